@@ -1,0 +1,63 @@
+"""Two families of errors: we misused it, they misbehaved. Anything else that escapes is a bug.
+
+Every class is one named reason. `code` is what travels in a refusal and stands in logs; it is the class name in kebab
+case, so the name in the documentation, the wire and the traceback of a test is one and the same.
+"""
+
+import re
+from typing import ClassVar
+
+
+class TertiumError(Exception):
+    """The root of all errors tertium raises on purpose."""
+
+    code: ClassVar[str] = "tertium-error"
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        cls.code = re.sub(r"(?<!^)(?=[A-Z])", "-", cls.__name__).lower()
+
+
+class Misuse(TertiumError):  # noqa: N818 - a family, named for what it means
+    """This party was configured or called wrongly; its own operator can mend it."""
+
+
+class Misbehaviour(TertiumError):  # noqa: N818 - a family, named for what it means
+    """Another party, or someone on the path, sent what the protocol does not allow."""
+
+    def __init__(self, reason: str, *, party: str | None = None) -> None:
+        super().__init__(f"{party}: {reason}" if party else reason)
+        self.reason = reason
+        self.party = party
+
+
+class KeyFileError(Misuse):
+    """A key file is missing, malformed, or readable by others."""
+
+
+class BadSignature(Misbehaviour):
+    """A signature does not verify under the key the charter names."""
+
+
+class BadWrappedKey(Misbehaviour):
+    """The content key does not open: wrong recipient key, wrong header, or altered bytes."""
+
+
+class BadBody(Misbehaviour):
+    """A sealed body was altered, truncated, extended or reordered."""
+
+
+class CommitmentMismatch(Misbehaviour):
+    """The opened body is not the one the signed header committed to."""
+
+
+class BadPlan(Misuse):
+    """A fixed-point plan could wrap, or is coarser than was asked."""
+
+
+class Unencodable(Misuse):
+    """A value is not finite or lies outside the plan's range."""
+
+    def __init__(self, reason: str, *, index: int | None = None) -> None:
+        super().__init__(reason)
+        self.index = index

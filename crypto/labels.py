@@ -1,0 +1,64 @@
+"""Every label of the system in one enum, and the only two ways labelled bytes are put together.
+
+A label separates domains: bytes signed or hashed for one purpose never verify for another. Parts are length-prefixed,
+so no two different lists of parts give the same bytes.
+"""
+
+import enum
+import struct
+from collections.abc import Iterable
+
+from blake3 import blake3
+
+Buffer = bytes | bytearray | memoryview
+DIGEST_BYTES = 32
+
+
+class Label(enum.Enum):
+    """What signed, hashed, derived or sealed bytes are for."""
+
+    # signatures
+    CHARTER = "tertium/1 charter"
+    HELLO = "tertium/1 hello"
+    OPEN_ROUND = "tertium/1 open round"
+    ROUND_OFFER = "tertium/1 round offer"
+    ROUND_KEY = "tertium/1 round key"
+    DECLINE = "tertium/1 decline"
+    RECEIPT = "tertium/1 receipt"
+    CLOSE = "tertium/1 close"
+    ROUND_STATEMENT = "tertium/1 round statement"
+    ABORT = "tertium/1 abort"
+    SESSION_OFFER = "tertium/1 session offer"
+    SESSION_END = "tertium/1 session end"
+    EVALUATION = "tertium/1 evaluation"
+    # envelopes: what a sealed body holds
+    CONTRIBUTION = "tertium/1 contribution"
+    MODEL = "tertium/1 model"
+    AGGREGATE = "tertium/1 aggregate"
+    # digests and derivations
+    SESSION = "tertium/1 session"
+    HEADER = "tertium/1 header"
+    COMMITMENT = "tertium/1 commitment"
+    KEY_ID = "tertium/1 key id"
+    LAYOUT = "tertium/1 layout"
+    MODEL_DIGEST = "tertium/1 model digest"
+    BATCH_ORDER = "tertium/1 batch order"
+    KEYSTREAM = "tertium/1 keystream"
+    KEYSTREAM_REPLACEMENTS = "tertium/1 keystream replacements"
+
+    def __bytes__(self) -> bytes:
+        return self.value.encode("ascii")
+
+
+def frame(label: Label, parts: Iterable[Buffer]) -> bytes:
+    """Return `label` and `parts`, each preceded by its length as 8 big-endian bytes."""
+    out = bytearray()
+    for part in (bytes(label), *parts):
+        out += struct.pack(">Q", len(part))
+        out += part
+    return bytes(out)
+
+
+def digest(label: Label, *parts: Buffer) -> bytes:
+    """Return the 32-byte BLAKE3 digest of the framed label and parts."""
+    return blake3(frame(label, parts)).digest()
