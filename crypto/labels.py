@@ -59,6 +59,15 @@ def frame(label: Label, parts: Iterable[Buffer]) -> bytes:
     return bytes(out)
 
 
+def hasher(label: Label, *parts: Buffer) -> blake3:
+    """Return a BLAKE3 hasher that has taken in the framed label and parts; feed it more with `update`."""
+    h = blake3()
+    for part in (bytes(label), *parts):
+        h.update(struct.pack(">Q", len(part)))
+        h.update(part)
+    return h
+
+
 def digest(label: Label, *parts: Buffer) -> bytes:
     """Return the 32-byte BLAKE3 digest of the framed label and parts."""
-    return blake3(frame(label, parts)).digest()
+    return hasher(label, *parts).digest()
