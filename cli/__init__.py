@@ -1,0 +1,31 @@
+"""The command line: one file a verb, each imported only when it is used.
+
+Rules of the folder:
+- `COMMANDS` is the whole list: a command's name, where its click command stands, and its line in `tertium --help`,
+  which imports none of them. A secure worker must be ready at once and must never load torch.
+- Everything a person can cause ends in one sentence on stderr and a status: 2 for what our own operator can mend
+  (a wrong option, a file, a full disk), 3 for what another party did, 130 after an interrupt. Commands say more with
+  their own statuses. A traceback is a bug.
+"""
+
+from .errors import run
+
+COMMANDS: dict[str, tuple[str, str]] = {
+    "charter": ("charter:charter", "Write, sign, check and compare a federation's charter."),
+    "demo": ("demo:demo", "Run a whole federation on this machine, one process a party."),
+    "evaluator": ("worker:evaluator", "Run an evaluator, which scores the global model."),
+    "inspect": ("inspect:inspect", "Show what a file of tertium says."),
+    "owner": ("owner:owner", "Run the model owner."),
+    "secure-worker": ("secure_worker:secure_worker", "Run the third party, which adds updates up."),
+    "worker": ("worker:worker", "Run a data owner."),
+    "keygen": ("keygen:keygen", "Make a party's keys, and the card to hand to the others."),
+}
+
+__all__ = ["COMMANDS", "main"]
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run `tertium` with these arguments (those of the process by default) and return its exit status."""
+    from .lazy import group
+
+    return run(group(COMMANDS), arguments)

@@ -18,11 +18,11 @@ class TertiumError(Exception):
         cls.code = re.sub(r"(?<!^)(?=[A-Z])", "-", cls.__name__).lower()
 
 
-class Misuse(TertiumError):  # noqa: N818 - a family, named for what it means
+class Misuse(TertiumError):
     """This party was configured or called wrongly; its own operator can mend it."""
 
 
-class Misbehaviour(TertiumError):  # noqa: N818 - a family, named for what it means
+class Misbehaviour(TertiumError):
     """Another party, or someone on the path, sent what the protocol does not allow."""
 
     def __init__(self, reason: str, *, party: str | None = None) -> None:
@@ -43,6 +43,10 @@ class BadWrappedKey(Misbehaviour):
     """The content key does not open: wrong recipient key, wrong header, or altered bytes."""
 
 
+class BadRecipientKey(Misbehaviour):
+    """A public key offered for sealing is none."""
+
+
 class BadBody(Misbehaviour):
     """A sealed body was altered, truncated, extended or reordered."""
 
@@ -51,8 +55,11 @@ class CommitmentMismatch(Misbehaviour):
     """The opened body is not the one the signed header committed to."""
 
 
-class BadPlan(Misuse):
-    """A fixed-point plan could wrap, or is coarser than was asked."""
+class BadPlan(Misuse, ValueError):
+    """A fixed-point plan could wrap, or is coarser than was asked.
+
+    A ValueError too, so that msgspec reports a bad plan in a file or a message as the `ValidationError` it is.
+    """
 
 
 class Unencodable(Misuse):
@@ -61,3 +68,39 @@ class Unencodable(Misuse):
     def __init__(self, reason: str, *, index: int | None = None) -> None:
         super().__init__(reason)
         self.index = index
+
+
+class BadWeight(Misuse):
+    """A contribution's weight is zero, negative, or above the plan's largest."""
+
+
+class WrongArray(Misuse):
+    """An array has another length, element type or shape than the plan or the call asks for."""
+
+
+class BadSeed(Misuse):
+    """A keystream seed is not 32 bytes."""
+
+
+class ErasedKeystream(Misuse):
+    """A keystream was used after it was erased."""
+
+
+class UnknownScheme(Misuse):
+    """No secret-sharing scheme has this name."""
+
+
+class WrongHolders(Misuse):
+    """Partial totals were given of other holders than the scheme combines."""
+
+
+class WrongLength(Misbehaviour):
+    """A vector on the wire is not as long as the plan and the layout make it."""
+
+
+class WrongShare(Misbehaviour):
+    """A share is of another kind than this holder of the scheme takes."""
+
+
+class ImplausibleSum(Misbehaviour):
+    """A sum, or a total weight, that no set of honest contributors could have made."""

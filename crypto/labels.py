@@ -42,6 +42,7 @@ class Label(enum.Enum):
     KEY_ID = "tertium/1 key id"
     LAYOUT = "tertium/1 layout"
     MODEL_DIGEST = "tertium/1 model digest"
+    COHORT_SAMPLE = "tertium/1 cohort sample"
     BATCH_ORDER = "tertium/1 batch order"
     KEYSTREAM = "tertium/1 keystream"
     KEYSTREAM_REPLACEMENTS = "tertium/1 keystream replacements"

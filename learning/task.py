@@ -4,7 +4,8 @@ This file is torch-free on purpose. A data owner's machine drives a `Trainer`, a
 torch, numpy or something else is behind them is the task's own affair. `tertium.learning.torch_task.TorchTask` serves
 any `torch.nn.Module`, `tertium.learning.numpy_task` serves tests, simulations and benchmarks.
 
-Arrays that pass through here are in layout order, one flat array an entry of `layout.updated(kind)`, float32 or float64.
+Arrays that pass through here are in layout order, one flat array an entry of `layout.updated(kind)`, float32 or
+float64.
 """
 
 from abc import ABC, abstractmethod
@@ -61,7 +62,7 @@ class Trainer(ABC):
     def train(self, layout: Layout, model: Buffer, plan: TrainingPlan, stream: bytes) -> LocalUpdate:
         """Train a local copy of `model` and return the update.
 
-        `stream` is 32 bytes that differ by party, session and round; batch order derives from it and `plan.seed`.
+        `stream` is 32 bytes that differ by seed, party and round; batch order derives from it and nothing else.
 
         Raises:
             SiteFileError: the model does not fit this site's task (other names, shapes or types).

@@ -1,0 +1,1 @@
+"""The model owner: asks one question a round, gets one sum, takes one step."""

@@ -1,0 +1,1 @@
+"""What all roles share: charter, messages, codec, round tables, limits, errors, lanes."""

@@ -75,6 +75,18 @@ class WrongOpenRound(Misbehaviour):
     """A message answers another OpenRound than the one signed for all."""
 
 
+class WrongPlan(Misbehaviour):
+    """A question asks for other holders, another plan, weight rule or task, or more, than the charter allows."""
+
+
+class WrongModel(Misbehaviour):
+    """The model that arrived is not the one the OpenRound names."""
+
+
+class GateShut(Misbehaviour):
+    """The release gate holds back a sum that would give one contribution away."""
+
+
 class UnsupportedVersion(Misbehaviour):
     """An envelope's version or suite is not one this release knows."""
 

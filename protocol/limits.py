@@ -14,15 +14,32 @@ PARTIES = 100_000
 # Bulk lane
 RECORD_PLAINTEXT = MIB
 """Plaintext fed to the sealer a record; a multiple of Cobblestone's 16 KiB chunk."""
-RECORD_WIRE = RECORD_PLAINTEXT + 8 * KIB
+RECORD_WIRE = RECORD_PLAINTEXT + 32 * KIB
 """Largest frame accepted on the bulk lane: a record, its tags, and the body's 56-byte prefix."""
 CREDIT_WINDOW = 8
 """Records a sender may have outstanding; with the queue bound below it caps what a receiver holds."""
 BULK_QUEUE = CREDIT_WINDOW + 2
 LAYOUT_BYTES = 16 * MIB
 MODEL_BYTES = 64 * 1024 * MIB
+COORDINATES = 2**31
+"""Most coordinates of an update; a secure worker's own memory limit is lower and stands in its site file."""
+VECTOR_MEMORY = 4 * 1024 * MIB
+"""Largest summed vector a secure worker makes room for; it holds one, and a staging buffer an upload in flight."""
+UPLOADS_IN_FLIGHT = 4
+"""Bodies a secure worker opens at once; each has a staging buffer as long as the vector."""
+STALL = 15.0
+"""A transfer that has not moved for this long is given up."""
 TICKET_LIFETIME = 30.0
 TICKETS_PER_PEER = 4
+TICKET_SECRET = 16
+SUBJECT_BYTES = 64
+"""Longest name of a transfer; a digest has 32. Twice as many hex digits must fit ZMTP PLAIN's 255."""
+SPENT_TICKETS = 4096
+"""How many used and expired tickets are remembered, so that a second use is named for what it is."""
+BULK_IDLE = 60.0
+"""A bulk connection on which no record moved either way for this long is ended."""
+BULK_DRAIN = 30.0
+"""How long a bulk connection that was closed with records queued may take to send them."""
 
 # Control lane
 HANDSHAKE = 5.0
@@ -32,10 +49,18 @@ PING_EVERY = 2.0
 SILENCE = 10.0
 """A peer not heard from for this long is reported as lost."""
 LINGER = 1.0
+ABSENCE = 3.0
+"""How long a lost party is waited for before what depends on it goes on, or ends, without it."""
+RECONNECT_FIRST = 0.05
+RECONNECT_MOST = 2.0
+"""The pause before a control connection is opened again doubles from the first to the most."""
+FRAMES_A_POLL = 64
+"""Frames read from one socket before the others have their turn."""
 
 # Keys and signatures
 HPKE_PUBLIC_KEY = 1184 + 32
 WRAPPED_KEY = 1168
+HEADER_BYTES = 2 * KIB
 SIGNATURE = 64
 DIGEST = 32
 
@@ -43,6 +68,17 @@ DIGEST = 32
 CHARTER_BYTES = 64 * MIB
 SITE_BYTES = MIB
 KEY_FILE_BYTES = 4 * KIB
+
+# Data sets
+DATASET_FILE_BYTES = 256 * MIB
+"""Most data one IDX file may unpack to."""
+ENDPOINT_LENGTH = 270
+"""`tcp://`, a host name (253 at most), a colon and a port."""
+SERIAL = 2**53
+DEADLINE = 7 * 24 * 3600.0
+"""The longest a charter may let anything take."""
+SAFE_COHORT = 3
+"""Below this a contributor can subtract its own update and read another's."""
 
 
 def control_frame(parties: int) -> int:

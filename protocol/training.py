@@ -14,7 +14,7 @@ from msgspec import Meta
 from ..crypto.labels import Buffer, Label, digest
 from . import limits
 
-Name = Annotated[str, Meta(min_length=1, max_length=limits.NAME_LENGTH, pattern=r"^[a-z0-9][a-z0-9._-]*$")]
+Name = Annotated[str, Meta(min_length=1, max_length=limits.NAME_LENGTH, pattern=r"^[a-z0-9][a-z0-9._-]*\Z")]
 TensorName = Annotated[str, Meta(min_length=1, max_length=limits.TEXT_LENGTH)]
 
 
@@ -50,7 +50,7 @@ class TrainingPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     momentum: Annotated[float, Meta(ge=0.0, lt=1.0)] = 0.0
     clip_norm: Annotated[float, Meta(gt=0.0)] | None = None
     """When set, an update (as a difference, or a gradient) longer than this in L2 is scaled down to it, and counted."""
-    seed: Annotated[int, Meta(ge=0, lt=2**63)] = 0
+    seed: Annotated[int, Meta(ge=0, le=2**63 - 1)] = 0
     """Public; orders batches so that a run can be repeated. Protects nothing."""
     metrics: Annotated[tuple[Name, ...], Meta(max_length=16)] = ("loss", "accuracy")
     """Names of the local figures that ride inside the summed vector, weighted like the update."""

@@ -1,0 +1,1 @@
+"""The two lanes: control and bulk, over ZeroMQ or in memory, behind one interface."""

@@ -1,0 +1,340 @@
+"""The choke point: every envelope of every role is sealed and opened here, and nowhere else.
+
+What may go to whom stands in one table, `MAY_SEND`. A label the table does not list for a pair of roles cannot be
+sealed (a bug, or a changed program, on our side) and is not opened (a peer's). Every sealing and opening is shown to
+one observer, so a ledger sees all of it or none.
+
+Checks of a head, numbered; each raises its own error. Nothing is decrypted or allocated before the last.
+ 1. the sender the header will be held to is a party of the charter
+ 2. the signature over label, header and wrapped key verifies under its key
+ 3. the header decodes, canonically and within bounds
+ 4. version and suite are known
+ 5. the label is the one expected here, and the table allows it from this sender's role to ours
+ 6. header and connection name the same sender
+ 7. the charter is ours
+ 8. session, round, attempt and OpenRound digest are the current ones, each with its own error
+ 9. the recipient is us, and the wrapped key is for our round key
+10. the lengths are those the round fixes
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import msgspec
+
+from ..crypto import sealing
+from ..crypto.identity import Identity, verify
+from ..crypto.labels import Buffer, Label, digest, frame
+from . import limits
+from .charter import Charter, Role
+from .codec import decode_as, encode
+from .errors import (
+    OversizedClaim,
+    UnsupportedVersion,
+    WrongAttempt,
+    WrongCharter,
+    WrongLabel,
+    WrongOpenRound,
+    WrongRecipient,
+    WrongRound,
+    WrongSender,
+    WrongSession,
+)
+from .messages import Header, OpenRound, SealedHead
+
+VERSION = 1
+
+MAY_SEND: Final = frozenset(
+    {
+        (Label.MODEL, Role.MODEL_OWNER, Role.DATA_OWNER),
+        (Label.MODEL, Role.MODEL_OWNER, Role.EVALUATOR),
+        (Label.CONTRIBUTION, Role.DATA_OWNER, Role.SECURE_WORKER),
+        (Label.AGGREGATE, Role.SECURE_WORKER, Role.MODEL_OWNER),
+    }
+)
+"""Who may seal what for whom. One update never goes to a model owner, whatever a program asks for."""
+
+
+@dataclass(frozen=True)
+class Handled:
+    """One sealing or opening, as an observer sees it: sizes and digests, never content."""
+
+    sealed: bool
+    """True for sealed by us, False for opened by us."""
+    peer: str
+    label: Label
+    round: int
+    payload: int
+    """Bytes, without salt."""
+    header: bytes
+    commitment: bytes
+
+
+Observer = Callable[[Handled], None]
+
+
+@dataclass(frozen=True)
+class RoundContext:
+    """What ties an envelope to one attempt at one round."""
+
+    charter: bytes
+    session: bytes
+    round: int
+    attempt: int
+    open_round: bytes
+
+    @classmethod
+    def of(cls, question: OpenRound, open_round: bytes) -> "RoundContext":
+        """Return the context of `question`, whose signed bytes have the digest `open_round`."""
+        return cls(question.charter, question.session, question.round, question.attempt, open_round)
+
+
+def _binding(header: Header) -> tuple[bytes, ...]:
+    recipient = b"" if header.broadcast else header.recipient.encode()
+    return (
+        bytes(header.label),
+        header.session,
+        header.round.to_bytes(8, "big"),
+        header.attempt.to_bytes(8, "big"),
+        header.sender.encode(),
+        recipient,
+    )
+
+
+def _body_context(header: Header, subject: bytes) -> bytes:
+    return header.open_round if header.broadcast else subject
+
+
+class Outgoing:
+    """A sealed envelope on its way: the head, and the body as records, made while they are sent."""
+
+    def __init__(self, head: SealedHead, commitment: bytes, records: Callable[[], Iterator[bytes]]) -> None:
+        self.head = head
+        self.commitment = commitment
+        self.subject = head.subject
+        self.records = records
+        """Call it for the records from the first; a second call, after a lost connection, gives the same bytes."""
+
+    def __repr__(self) -> str:
+        return f"Outgoing({self.subject[:4].hex()})"
+
+
+class Incoming:
+    """An envelope whose head was admitted, and whose body is being received."""
+
+    def __init__(self, header: Header, subject: bytes, opener: sealing.BodyOpener, observe: Observer) -> None:
+        self.header = header
+        self.subject = subject
+        self._opener = opener
+        self._observe = observe
+
+    def feed(self, record: Buffer) -> bool:
+        """Take a record; True when the body is complete. Raises `BadBody`."""
+        return self._opener.feed(record)
+
+    def finish(self) -> tuple[memoryview, ...]:
+        """Return the sections, now authenticated; raises `BadBody` or `CommitmentMismatch`."""
+        sections = self._opener.finish()
+        self._observe(_handled(self.header, self.subject, sealed=False))
+        return sections
+
+    @property
+    def staging(self) -> bytearray:
+        """The buffer the sections are views of, to be used again once they are done with."""
+        return self._opener.staging
+
+    def __repr__(self) -> str:
+        return f"Incoming({self.subject[:4].hex()} from {self.header.sender})"
+
+
+class Broadcast:
+    """One body for several recipients, sealed once; each gets a head of its own with its own wrapped key."""
+
+    def __init__(self, exchange: "Exchange", label: Label, context: RoundContext, sections: Sequence[Buffer]) -> None:
+        self._exchange = exchange
+        self._label = label
+        self._context = context
+        self._content_key = sealing.new_content_key()
+        self._salt = sealing.new_salt()
+        self._sections = sections
+        self._records: list[bytes] | None = None
+        self._commitment: bytes | None = None
+
+    def address(self, recipient: str, recipient_key: bytes) -> Outgoing:
+        """Return the envelope for one recipient; the first call hashes the body, later ones reuse it."""
+        exchange = self._exchange
+        header = exchange.new_header(
+            self._label, self._context, recipient, recipient_key, self._sections, broadcast=True
+        )
+        if self._commitment is None:
+            self._commitment = sealing.commit(_binding(header), self._salt, self._sections)
+        header = msgspec.structs.replace(header, commitment=self._commitment)
+        head = exchange.seal_head(header, recipient_key, self._content_key)
+        return Outgoing(head, self._commitment, self._sealed_once)
+
+    def _sealed_once(self) -> Iterator[bytes]:
+        if self._records is None:
+            self._records = list(
+                sealing.seal_records(
+                    self._content_key,
+                    self._context.open_round,
+                    self._salt,
+                    self._sections,
+                    limits.RECORD_PLAINTEXT,
+                )
+            )
+        return iter(self._records)
+
+
+class Exchange:
+    """One party's sealing and opening. Construct one a process, and give it to the role."""
+
+    def __init__(self, identity: Identity, charter: Charter, observe: Observer | None = None) -> None:
+        self._identity = identity
+        self._charter = charter
+        self._observe: Observer = observe or (lambda _: None)
+
+    def seal(
+        self,
+        label: Label,
+        context: RoundContext,
+        recipient: str,
+        recipient_key: bytes,
+        sections: Sequence[Buffer],
+        *,
+        contributors: int = 0,
+        close: bytes | None = None,
+    ) -> Outgoing:
+        """Seal `sections` for one recipient's round key. Raises `WrongLabel` if it may not have them from us.
+
+        The sections are read twice (to commit, then to seal) and must not change until the last record is sent.
+        """
+        content_key, salt = sealing.new_content_key(), sealing.new_salt()
+        header = self.new_header(
+            label, context, recipient, recipient_key, sections, contributors=contributors, close=close
+        )
+        commitment = sealing.commit(_binding(header), salt, sections)
+        header = msgspec.structs.replace(header, commitment=commitment)
+        head = self.seal_head(header, recipient_key, content_key)
+        body_context = _body_context(header, head.subject)
+        return Outgoing(
+            head,
+            commitment,
+            lambda: sealing.seal_records(content_key, body_context, salt, sections, limits.RECORD_PLAINTEXT),
+        )
+
+    def broadcast(self, label: Label, context: RoundContext, sections: Sequence[Buffer]) -> Broadcast:
+        """Prepare one body for several recipients; `Broadcast.address` makes each one's envelope."""
+        return Broadcast(self, label, context, sections)
+
+    def examine(
+        self,
+        head: SealedHead,
+        label: Label,
+        context: RoundContext,
+        sender: str,
+        key: sealing.RoundKey,
+        sections: Sequence[int],
+    ) -> Header:
+        """Check a head in the numbered steps of this module, and return its header.
+
+        `sections` are the only lengths that are accepted, in bytes.
+        """
+        party = self._charter.party(sender)  # 1
+        signed = frame(label, [head.header, head.wrapped_key])
+        verify(party.signing, Label.HEADER, signed, head.signature, party=sender)  # 2
+        header = decode_as(Header, head.header, party=sender)  # 3
+        if header.version != VERSION or header.suite != sealing.SUITE:  # 4
+            raise UnsupportedVersion(f"envelope version {header.version}, suite {header.suite!r}", party=sender)
+        ours = self._charter.party(self._identity.name).role
+        if header.label is not label or (label, party.role, ours) not in MAY_SEND:  # 5
+            raise WrongLabel(f"{header.label.value!r} may not come from a {party.role.value} here", party=sender)
+        if header.sender != sender:  # 6
+            raise WrongSender(f"an envelope that names {header.sender} as its sender", party=sender)
+        if header.charter != context.charter:  # 7
+            raise WrongCharter("an envelope of another charter", party=sender)
+        if header.session != context.session:  # 8
+            raise WrongSession("an envelope of another session", party=sender)
+        if header.round != context.round:
+            raise WrongRound(f"an envelope of round {header.round}, now is {context.round}", party=sender)
+        if header.attempt != context.attempt:
+            raise WrongAttempt(f"an envelope of attempt {header.attempt}, now is {context.attempt}", party=sender)
+        if header.open_round != context.open_round:
+            raise WrongOpenRound("an envelope that answers another OpenRound", party=sender)
+        if header.recipient != self._identity.name or header.recipient_key != key.key_id:  # 9
+            raise WrongRecipient(f"an envelope for {header.recipient}, or for another key", party=sender)
+        if header.sections != tuple(sections):  # 10
+            raise OversizedClaim(
+                f"an envelope claims {sum(header.sections)} bytes where the round fixes {sum(sections)}",
+                party=sender,
+            )
+        return header
+
+    def open(self, head: SealedHead, key: sealing.RoundKey, staging: bytearray | None = None) -> Incoming:
+        """Unwrap the content key of a head that `examine` passed, allocate for its body, and prepare to receive it."""
+        header = decode_as(Header, head.header)
+        subject = head.subject
+        content_key = key.unwrap(head.wrapped_key, frame(header.label, [subject]))
+        opener = sealing.BodyOpener(
+            content_key,
+            _body_context(header, subject),
+            sections=header.sections,
+            binding=_binding(header),
+            commitment=header.commitment,
+            staging=staging,
+            record=limits.RECORD_WIRE,
+        )
+        return Incoming(header, subject, opener, self._observe)
+
+    # --- the parts that `seal` and `Broadcast` share
+
+    def new_header(
+        self,
+        label: Label,
+        context: RoundContext,
+        recipient: str,
+        recipient_key: bytes,
+        sections: Sequence[Buffer],
+        *,
+        broadcast: bool = False,
+        contributors: int = 0,
+        close: bytes | None = None,
+    ) -> Header:
+        """Return a header that lacks only its commitment; raises `WrongLabel` for what may not be sent."""
+        ours, theirs = self._charter.party(self._identity.name).role, self._charter.party(recipient).role
+        if (label, ours, theirs) not in MAY_SEND:
+            raise WrongLabel(f"{label.value!r} may not go from a {ours.value} to a {theirs.value}", party=recipient)
+        return Header(
+            version=VERSION,
+            suite=sealing.SUITE,
+            label=label,
+            charter=context.charter,
+            session=context.session,
+            round=context.round,
+            attempt=context.attempt,
+            sender=self._identity.name,
+            recipient=recipient,
+            recipient_key=sealing.key_id(recipient_key),
+            open_round=context.open_round,
+            broadcast=broadcast,
+            sections=tuple(memoryview(section).nbytes for section in sections),
+            first=0,
+            commitment=bytes(limits.DIGEST),
+            contributors=contributors,
+            close=close,
+        )
+
+    def seal_head(self, header: Header, recipient_key: bytes, content_key: bytes) -> SealedHead:
+        """Wrap the content key to the recipient, sign, and show the observer what was sealed."""
+        encoded = encode(header)
+        subject = digest(Label.HEADER, encoded)
+        wrapped = sealing.wrap(recipient_key, content_key, frame(header.label, [subject]))
+        signature = self._identity.sign(Label.HEADER, frame(header.label, [encoded, wrapped]))
+        self._observe(_handled(header, subject, sealed=True))
+        return SealedHead(header=encoded, wrapped_key=wrapped, signature=signature)
+
+
+def _handled(header: Header, subject: bytes, *, sealed: bool) -> Handled:
+    peer = header.recipient if sealed else header.sender
+    return Handled(sealed, peer, header.label, header.round, sum(header.sections), subject, header.commitment)

@@ -1,0 +1,211 @@
+"""The round, as data: for each role, in each phase, what may arrive and where it leads.
+
+An input is a kind of message, or a `Step`: something this party's own program concluded (a deadline is one of its
+reasons). A pair the table does not hold is an `IllegalMessage`, which names role, phase and message, and changes
+nothing. Time, sockets and threads are elsewhere; `machine.py` is the only reader of these tables, `docs/protocol.md`
+is drawn from them.
+
+A few rows look too liberal, and are not:
+- `Ready` and `Declined` stand in every phase of the secure worker: a slow data owner may send them at any time, and is
+  answered with `TooLate`, by name, rather than accused.
+- `Invitation` stands in every phase of a data owner: the model owner may give up an attempt the data owner still works
+  on. It is admitted only for a later round or attempt.
+- `Closed`, `RequestCosignature` and `RoundRecord` come over another connection than `Invitation`, so the record of a
+  round can arrive after the invitation to the next.
+"""
+
+import enum
+from collections.abc import Mapping
+from typing import Final
+
+from .charter import Role
+from .messages import (
+    Aborted,
+    Acceptance,
+    Closed,
+    Cosign,
+    Declined,
+    Evaluated,
+    Fetch,
+    Grant,
+    Invitation,
+    Message,
+    OfferRound,
+    OfferSession,
+    ProposeRound,
+    Ready,
+    Receipted,
+    Refusal,
+    Release,
+    RequestCosignature,
+    RequestSession,
+    RoundRecord,
+    SendModel,
+    SessionOver,
+)
+
+
+class Phase(enum.Enum):
+    """Where a party stands."""
+
+    CONNECTING = "connecting"
+    """Model owner: waits for those it cannot start without."""
+    OPENING = "opening a session"
+    IDLE = "between rounds"
+    OFFERING = "waiting for round offers"
+    COLLECTING = "collecting contributions"
+    CLOSED = "closed"
+    """The contributor set is final."""
+    RECEIVING = "receiving"
+    """Model owner: the aggregate. Data owner, evaluator: the model."""
+    APPLYING = "applying the aggregate"
+    INVITED = "accepted, waiting for the model"
+    TRAINING = "training"
+    UPLOADING = "uploading"
+    CONTRIBUTED = "receipted"
+    EVALUATING = "evaluating"
+    RELEASED = "released"
+    ENDED = "ended"
+
+
+class Step(enum.Enum):
+    """What a party concludes by itself."""
+
+    CONNECTED = "everyone needed is connected"
+    SESSION_OPEN = "every holder gave its nonce"
+    NEXT_ROUND = "a round begins"
+    NEXT_EVALUATION = "an evaluation begins"
+    OFFERED = "every holder offered a key for this OpenRound"
+    ROUND_OPEN = "this OpenRound is admitted"
+    ACCEPTED = "this invitation is admitted"
+    DECLINED = "no part in this round"
+    MODEL_OPENED = "the model is open and is the one the OpenRound names"
+    TRAINED = "the update is encoded"
+    RECEIPTED = "every holder gave its receipt"
+    SET_CLOSED = "the contributor set is final"
+    AGGREGATE_OPENED = "the aggregate is open"
+    APPLIED = "aggregate applied, checkpoint written"
+    ATTESTED = "the round statement is as complete as it will be"
+    EVALUATED = "scores are in"
+    GIVEN_UP = "this round ends here for this party"
+    DONE = "nothing is left to do"
+
+
+Input = type[Message] | Step
+Row = Mapping[Input, Phase]
+Table = Mapping[Phase, Row]
+
+_P, _S = Phase, Step
+
+
+def _secure_worker(phase: Phase, row: dict[Input, Phase]) -> Row:
+    kinds: tuple[Input, ...] = (
+        Ready,
+        Declined,
+        Cosign,
+        Fetch,
+        ProposeRound,
+        RequestSession,
+        Aborted,
+        SessionOver,
+        Refusal,
+    )
+    at_any_time = dict.fromkeys(kinds, phase)
+    return {**at_any_time, _S.GIVEN_UP: _P.IDLE, _S.DONE: _P.ENDED, **row}
+
+
+SECURE_WORKER: Final[Table] = {
+    _P.IDLE: _secure_worker(_P.IDLE, {_S.ROUND_OPEN: _P.COLLECTING}),
+    _P.COLLECTING: _secure_worker(_P.COLLECTING, {_S.SET_CLOSED: _P.RELEASED}),
+    _P.RELEASED: _secure_worker(_P.RELEASED, {_S.ATTESTED: _P.IDLE}),
+    _P.ENDED: {},
+}
+
+
+def _data_owner(phase: Phase, row: dict[Input, Phase]) -> Row:
+    kinds: tuple[Input, ...] = (
+        Invitation,
+        Closed,
+        RequestCosignature,
+        RoundRecord,
+        Aborted,
+        SessionOver,
+        Refusal,
+    )
+    at_any_time = dict.fromkeys(kinds, phase)
+    return {**at_any_time, _S.GIVEN_UP: _P.IDLE, _S.ACCEPTED: _P.INVITED, _S.DONE: _P.ENDED, **row}
+
+
+DATA_OWNER: Final[Table] = {
+    _P.IDLE: _data_owner(_P.IDLE, {}),
+    _P.INVITED: _data_owner(_P.INVITED, {SendModel: _P.RECEIVING}),
+    _P.RECEIVING: _data_owner(_P.RECEIVING, {Grant: _P.RECEIVING, _S.MODEL_OPENED: _P.TRAINING}),
+    _P.TRAINING: _data_owner(_P.TRAINING, {_S.TRAINED: _P.UPLOADING, _S.DECLINED: _P.IDLE}),
+    _P.UPLOADING: _data_owner(
+        _P.UPLOADING, {Grant: _P.UPLOADING, Receipted: _P.UPLOADING, _S.RECEIPTED: _P.CONTRIBUTED}
+    ),
+    _P.CONTRIBUTED: _data_owner(_P.CONTRIBUTED, {_S.SET_CLOSED: _P.CLOSED}),
+    _P.CLOSED: _data_owner(_P.CLOSED, {_S.ATTESTED: _P.IDLE}),
+    _P.ENDED: {},
+}
+
+
+def _evaluator(phase: Phase, row: dict[Input, Phase]) -> Row:
+    kinds: tuple[Input, ...] = (
+        Invitation,
+        Aborted,
+        SessionOver,
+        Refusal,
+    )
+    at_any_time = dict.fromkeys(kinds, phase)
+    return {**at_any_time, _S.GIVEN_UP: _P.IDLE, _S.ACCEPTED: _P.INVITED, _S.DONE: _P.ENDED, **row}
+
+
+EVALUATOR: Final[Table] = {
+    _P.IDLE: _evaluator(_P.IDLE, {}),
+    _P.INVITED: _evaluator(_P.INVITED, {SendModel: _P.RECEIVING}),
+    _P.RECEIVING: _evaluator(_P.RECEIVING, {Grant: _P.RECEIVING, _S.MODEL_OPENED: _P.EVALUATING}),
+    _P.EVALUATING: _evaluator(_P.EVALUATING, {_S.EVALUATED: _P.IDLE}),
+    _P.ENDED: {},
+}
+
+
+def _model_owner(phase: Phase, row: dict[Input, Phase]) -> Row:
+    # A refusal, an abort or an interruption can reach a model owner at any time; answers to a question it no longer
+    # asks (a late acceptance, a late score) are ignored by digest, not treated as a fault.
+    kinds: tuple[Input, ...] = (
+        Refusal,
+        Aborted,
+        Acceptance,
+        Declined,
+        Evaluated,
+        Fetch,
+        Closed,
+        RoundRecord,
+    )
+    at_any_time = dict.fromkeys(kinds, phase)
+    return {**at_any_time, _S.DONE: _P.ENDED, **row}
+
+
+MODEL_OWNER: Final[Table] = {
+    _P.CONNECTING: _model_owner(_P.CONNECTING, {_S.CONNECTED: _P.OPENING}),
+    _P.OPENING: _model_owner(_P.OPENING, {OfferSession: _P.OPENING, _S.SESSION_OPEN: _P.IDLE}),
+    _P.IDLE: _model_owner(_P.IDLE, {_S.NEXT_ROUND: _P.OFFERING, _S.NEXT_EVALUATION: _P.EVALUATING}),
+    _P.OFFERING: _model_owner(_P.OFFERING, {OfferRound: _P.OFFERING, _S.OFFERED: _P.COLLECTING}),
+    _P.COLLECTING: _model_owner(_P.COLLECTING, {_S.SET_CLOSED: _P.CLOSED}),
+    _P.CLOSED: _model_owner(_P.CLOSED, {Release: _P.RECEIVING}),
+    _P.RECEIVING: _model_owner(
+        _P.RECEIVING, {Grant: _P.RECEIVING, RequestCosignature: _P.RECEIVING, _S.AGGREGATE_OPENED: _P.APPLYING}
+    ),
+    _P.APPLYING: _model_owner(_P.APPLYING, {RequestCosignature: _P.APPLYING, _S.APPLIED: _P.RELEASED}),
+    _P.RELEASED: _model_owner(_P.RELEASED, {RequestCosignature: _P.RELEASED, _S.ATTESTED: _P.IDLE}),
+    _P.EVALUATING: _model_owner(_P.EVALUATING, {_S.EVALUATED: _P.IDLE}),
+    _P.ENDED: {},
+}
+
+TABLES: Final[Mapping[Role, Table]] = {
+    Role.MODEL_OWNER: MODEL_OWNER,
+    Role.DATA_OWNER: DATA_OWNER,
+    Role.SECURE_WORKER: SECURE_WORKER,
+    Role.EVALUATOR: EVALUATOR,
+}

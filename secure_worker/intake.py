@@ -1,0 +1,146 @@
+"""Uploads of one round: whose slot is free, whose body is being opened, what has been added.
+
+Rules:
+- Memory is the running total, plus a staging buffer for each of at most `limits.UPLOADS_IN_FLIGHT` bodies, used again
+  from one to the next; it does not grow with the cohort. Heads that wait for a buffer wait in order.
+- A contributor's slot is used up only when its body is open, its commitment matched and its words are in the total.
+- The round key is asked for here alone, and erased by `close`, before anything is released.
+"""
+
+from collections import OrderedDict
+from dataclasses import dataclass
+
+from ..crypto.errors import BadWrappedKey
+from ..crypto.labels import Label
+from ..crypto.ring import Words, from_wire
+from ..crypto.sealing import RoundKey
+from ..crypto.sharing.base import Scheme
+from ..protocol import limits
+from ..protocol.errors import AlreadyContributed, NotInCohort
+from ..protocol.exchange import Exchange, Incoming, RoundContext
+from ..protocol.messages import Contribution, OpenRound, Receipt, SealedHead, Signed
+from ..protocol.vector import vector_bytes
+
+
+@dataclass(frozen=True)
+class Added:
+    """A contribution that is in the total."""
+
+    subject: bytes
+    commitment: bytes
+    receipt: Signed | None = None
+
+
+class Intake:
+    """The uploads of one round at one holder."""
+
+    def __init__(self, question: OpenRound, open_round: bytes, exchange: Exchange, scheme: Scheme, index: int) -> None:
+        self.question = question
+        self.open_round = open_round
+        self.context = RoundContext.of(question, open_round)
+        self.key = RoundKey()
+        self.declined: set[str] = set()
+        self.added: dict[str, Added] = {}
+        self._exchange = exchange
+        self._holder = scheme.holder(question.plan, question.words, index)
+        self._total: Words = self._holder.zero()
+        self._opening: dict[str, bytes] = {}
+        self._waiting: OrderedDict[str, SealedHead] = OrderedDict()
+        self._spare: list[bytearray] = []
+
+    @property
+    def outstanding(self) -> set[str]:
+        """Who may still contribute."""
+        return set(self.question.cohort) - self.declined - set(self.added)
+
+    def admit(self, sender: str, head: SealedHead) -> Signed | None:
+        """Check an announced upload and queue it; returns the receipt again if this very envelope has one.
+
+        Raises:
+            the named errors of `exchange.examine`, NotInCohort, AlreadyContributed.
+        """
+        sections = [vector_bytes(self.question)]
+        self._exchange.examine(head, Label.CONTRIBUTION, self.context, sender, self.key, sections)
+        if sender not in self.question.cohort or sender in self.declined:
+            raise NotInCohort("has no slot in this round", party=sender)
+        done = self.added.get(sender)
+        if done is not None:
+            if done.subject == head.subject:
+                return done.receipt
+            raise AlreadyContributed("has its receipt; a second upload is not added", party=sender)
+        self._waiting[sender] = head
+        return None
+
+    def next_upload(self) -> tuple[str, Incoming, bytes | None] | None:
+        """Return an upload to start now: sender, envelope, and the subject of an earlier one it replaces.
+
+        Raises:
+            BadWrappedKey: naming the sender, whose announcement is forgotten; call again for the next.
+        """
+        sender = next(iter(self._waiting), None)
+        if sender is None or (len(self._opening) >= limits.UPLOADS_IN_FLIGHT and sender not in self._opening):
+            return None
+        head = self._waiting.pop(sender)
+        replaced = self._opening.pop(sender, None)
+        staging = self._spare.pop() if self._spare else None
+        try:
+            incoming = self._exchange.open(head, self.key, staging)
+        except BadWrappedKey as error:
+            raise BadWrappedKey(error.reason, party=sender) from None
+        self._opening[sender] = incoming.subject
+        return sender, incoming, replaced
+
+    def add(self, sender: str, incoming: Incoming, section: memoryview) -> Added:
+        """Add an opened body to the total; the one place where an update meets the sum."""
+        words = from_wire(self.question.plan, section, self.question.words)
+        self._holder.accumulate(self._total, words)
+        self._release_slot(sender, incoming.staging)
+        self.added[sender] = Added(incoming.subject, incoming.header.commitment)
+        return self.added[sender]
+
+    def give_receipt(self, sender: str, receipt: Signed) -> None:
+        """Keep the signed receipt, to be sent again if asked."""
+        done = self.added[sender]
+        self.added[sender] = Added(done.subject, done.commitment, receipt)
+
+    def receipt_for(self, sender: str, holder: str) -> Receipt:
+        """Return the unsigned receipt of a contribution that was added."""
+        done = self.added[sender]
+        return Receipt(
+            open_round=self.open_round,
+            holder=holder,
+            contributor=sender,
+            header=done.subject,
+            commitment=done.commitment,
+        )
+
+    def failed(self, sender: str, subject: bytes) -> None:
+        """Free the buffer of an upload that broke off; the sender's slot stays free."""
+        if self._opening.get(sender) == subject:
+            self._release_slot(sender, None)
+
+    def decline(self, party: str) -> None:
+        """Note that a data owner takes no part."""
+        self.declined.add(party)
+        self._waiting.pop(party, None)
+
+    def contributions(self) -> tuple[Contribution, ...]:
+        """Return the contributor set, sorted by name."""
+        return tuple(Contribution(name, self.added[name].commitment) for name in sorted(self.added))
+
+    def close(self) -> tuple[Words, list[bytes]]:
+        """Erase the round key and hand out the total; returns it with the subjects of uploads broken off."""
+        self.key.erase()
+        broken = list(self._opening.values())
+        self._opening.clear()
+        self._waiting.clear()
+        self._spare.clear()
+        return self._total, broken
+
+    def _release_slot(self, sender: str, staging: bytearray | None) -> None:
+        self._opening.pop(sender, None)
+        if staging is not None and len(self._spare) < limits.UPLOADS_IN_FLIGHT:
+            self._spare.append(staging)
+
+    def __repr__(self) -> str:
+        return f"Intake(round {self.question.round}, {len(self.added)} added)"
