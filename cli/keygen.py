@@ -6,7 +6,8 @@ import click
 import msgspec
 
 from ..crypto.errors import KeyFileError
-from ..crypto.identity import Identity, reason
+from ..crypto.files import reason
+from ..crypto.identity import Identity
 from ..protocol.charter import Party, Role, check_party, dump_card
 
 SECRET = "secret.toml"  # noqa: S105 - a file name

@@ -10,8 +10,6 @@ Rules of the file:
 - No secret reaches a repr, an error, a pickle, a copy or the locals of a frame that raises.
 """
 
-import contextlib
-import errno
 import os
 import re
 import stat
@@ -26,6 +24,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from msgspec import Meta
 
 from .errors import BadSignature, KeyFileError, Misuse
+from .files import create_file, read_descriptor, reason
 from .labels import Buffer, Label, digest, frame
 
 KEY_BYTES = 32
@@ -197,56 +196,6 @@ def verify(signing_key: bytes, label: Label, payload: Buffer, signature: bytes, 
         raise BadSignature(f"the signature over a {label.value!r} does not verify", party=party) from None
 
 
-def read_bounded(path: Path, limit: int) -> bytes:
-    """Return the content of a regular file of at most `limit` bytes.
-
-    Raises:
-        OSError: it cannot be read, is not a regular file, or is longer (EFBIG); never waits on a pipe or device.
-    """
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    try:
-        return _read(descriptor, limit)
-    finally:
-        os.close(descriptor)
-
-
-def create_file(path: Path, content: bytes, *, mode: int) -> None:
-    """Create `path` with this content and mode, synced to disk; raises `FileExistsError` rather than overwrite.
-
-    A file that could not be written whole (a full disk) is removed again.
-    """
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
-    try:
-        with open(descriptor, "wb") as file:
-            os.fchmod(file.fileno(), mode)
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(path)
-        raise
-    _sync_folder(path.parent)
-
-
-def replace_file(path: Path, content: bytes, *, mode: int) -> None:
-    """Put a whole new file in the place of `path`, or leave the old one as it is; synced to disk."""
-    beside = path.with_name(f".{path.name}.{os.urandom(8).hex()}.new")
-    create_file(beside, content, mode=mode)
-    try:
-        os.replace(beside, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(beside)
-        raise
-    _sync_folder(path.parent)
-
-
-def reason(error: OSError) -> str:
-    """Return an operating system's error in words, without path or number."""
-    return (error.strerror or type(error).__name__).lower()
-
-
 def _read_private(path: Path) -> bytes:
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
@@ -262,25 +211,11 @@ def _read_private(path: Path) -> bytes:
                 f"{path} has mode {mode:04o}, so others may have read it: make new keys, "
                 "or run chmod 600 on it if nobody could"
             )
-        return _read(descriptor, KEY_FILE_BYTES)
+        return read_descriptor(descriptor, KEY_FILE_BYTES)
     except OSError as error:
         raise KeyFileError(f"cannot read the key file {path}: {reason(error)}") from None
     finally:
         os.close(descriptor)
-
-
-def _read(descriptor: int, limit: int) -> bytes:
-    facts = os.fstat(descriptor)
-    if stat.S_ISDIR(facts.st_mode):
-        raise IsADirectoryError(errno.EISDIR, "it is a folder")
-    if not stat.S_ISREG(facts.st_mode):
-        raise OSError(errno.EINVAL, "it is not a regular file")
-    content = bytearray()
-    while len(content) <= limit and (part := os.read(descriptor, min(limit + 1 - len(content), 1 << 20))):
-        content += part
-    if len(content) > limit:
-        raise OSError(errno.EFBIG, f"it is longer than {limit} bytes")
-    return bytes(content)
 
 
 def _parse(content: bytes) -> "Identity | str":
@@ -293,11 +228,3 @@ def _parse(content: bytes) -> "Identity | str":
         return Identity(fields.name, bytes.fromhex(fields.signing), bytes.fromhex(fields.curve))
     except (ValueError, RecursionError, KeyFileError):
         return "is not a key file: it must hold name, signing and curve, as `tertium keygen` writes them"
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -412,10 +412,9 @@ def _largest_word(max_weight: int, fixed: Fixed) -> int:
 
 def _fits(word_bits: int, cohort: int, max_weight: int, fixed: Fixed) -> bool:
     exact = Fraction(fixed.bound) * (max_weight << fixed.scale_bits)
+    most = _largest(word_bits)
     # In this order: once the exact product is that small, the same one in float64 cannot overflow.
-    return cohort * (exact + Fraction(1, 2)) <= _largest(word_bits) and cohort * _largest_word(
-        max_weight, fixed
-    ) <= _largest(word_bits)
+    return cohort * (exact + Fraction(1, 2)) <= most and cohort * _largest_word(max_weight, fixed) <= most
 
 
 def _finest(word_bits: int, cohort: int, max_weight: int, bound: float) -> Fixed | None:

@@ -1,4 +1,4 @@
-"""Which examples form which batch: an order anyone can repeat from a stream and a seed, with or without torch.
+"""Which examples form which batch: an order anyone can repeat from a stream, with or without torch.
 
 The order of a pass is the sort of one 64-bit key an example, drawn from BLAKE3 in its extendable-output mode, so it
 does not depend on a library's generator or on the order of calls. It is public and protects nothing.
@@ -33,7 +33,7 @@ def batch_order(count: int, plan: TrainingPlan, stream: bytes) -> Iterator[Indic
     size = plan.batch_size or count
     left = plan.batches or plan.epochs * -(-count // size)
     for turn in range(left):
-        order = shuffled(count, stream, struct.pack(">QQ", plan.seed, turn))
+        order = shuffled(count, stream, struct.pack(">Q", turn))
         for start in range(0, count, size):
             yield order[start : start + size]
             left -= 1

@@ -195,7 +195,7 @@ def read_tensors(layout: Layout, model: Buffer) -> Iterator[Tensor]:
             continue
         raw = np.frombuffer(view[start:stop], dtype=np.uint8).copy()
         # torch takes any other byte for granted and then behaves unpredictably
-        if entry.dtype is DType.BOOL and raw.max() > 2:
+        if entry.dtype is DType.BOOL and raw.max() > 1:
             raise MalformedMessage(f"tensor {entry.name} is boolean and holds a byte other than 0 and 1")
         yield torch.from_numpy(raw).view(TORCH_TYPES[entry.dtype]).reshape(entry.shape)
         start = stop

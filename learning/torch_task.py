@@ -3,8 +3,8 @@
 Rules of this file:
 - One torch thread a party, set when a side is built: threads stall on a shared machine, and their number changes how
   sums are rounded. Deterministic algorithms are asked for, for the same reason.
-- What torch draws at random in local training (dropout, say) is seeded from the stream and the plan and drawn inside a
-  forked generator, so many parties in one process do not disturb each other. It protects nothing.
+- What torch draws at random in local training (dropout, say) is seeded from the stream and drawn inside a forked
+  generator, so many parties in one process do not disturb each other. It protects nothing.
 - A training step never changes the module a trainer was built with: each call builds a copy, which is dropped.
 - No loss, metric or tensor of an update is ever in a repr or an error message.
 """
@@ -280,7 +280,7 @@ class TorchTrainer(Trainer):
             BadUpdate: an integer tensor moved by more than 2**53.
         """
         require_same_layout(self.layout, layout)
-        seed = int.from_bytes(digest(Label.BATCH_ORDER, stream, plan.seed.to_bytes(8, "big"))[:8], "big")
+        seed = int.from_bytes(digest(Label.BATCH_ORDER, stream, b"torch")[:8], "big")
         with seeded(seed, self._device):
             copy = self._load(layout, model)
             metrics = self.task.fit(copy, self._data, plan, stream)

@@ -1,13 +1,13 @@
 """What a model owner keeps on disk: a checkpoint a round, the records others signed, and the finished model.
 
-Every file is written under another name, synced, and renamed, so that a crash leaves the old one or the new one. The
+Every file is there whole or not at all (`crypto/files.py`), so that a crash leaves the old one or the new one. The
 number of the last round that was applied is the number in the newest checkpoint's name.
 """
 
-import os
 import re
 from pathlib import Path
 
+from ..crypto.files import reason, replace_file
 from ..learning.task import GlobalModel
 from ..protocol.errors import SiteFileError
 
@@ -49,24 +49,14 @@ class OwnerStore:
 
     def record(self, round_number: int, holder: str, data: bytes) -> None:
         """Write a round record as it was received: signed statement and cosignatures."""
-        write_atomically(self._records / f"round-{round_number:06d}.{holder}.record", data)
+        path = self._records / f"round-{round_number:06d}.{holder}.record"
+        try:
+            replace_file(path, data, mode=0o600)
+        except OSError as error:
+            raise SiteFileError(f"{path} could not be written: {reason(error)}") from None
 
     def finish(self, model: GlobalModel) -> Path:
         """Write the finished model; returns its path."""
         path = self.folder / f"model.{self._suffix}"
         model.save(path)
         return path
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write a file of mode 0600 so that it is there whole or not at all; raises `SiteFileError`."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise SiteFileError(f"{path} could not be written: {error.strerror}") from None

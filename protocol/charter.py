@@ -20,7 +20,8 @@ import msgspec
 import tomli_w
 
 from ..crypto.errors import BadSignature
-from ..crypto.identity import Identity, create_file, reason, replace_file, verify
+from ..crypto.files import create_file, reason, replace_file
+from ..crypto.identity import Identity, verify
 from ..crypto.labels import Label
 from . import limits
 from .charter_rules import (

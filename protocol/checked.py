@@ -18,7 +18,8 @@ import msgspec
 from msgspec import Meta
 
 from ..crypto.errors import Misuse
-from ..crypto.identity import KEY_BYTES, read_bounded, reason
+from ..crypto.files import read_bounded, reason
+from ..crypto.identity import KEY_BYTES
 from . import limits
 
 # Text keeps out control characters and the marks that turn the

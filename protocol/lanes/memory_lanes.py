@@ -67,7 +67,7 @@ class MemoryNetwork:
         """Take what a party sent. Override to inject faults: `put` it now, later, twice or altered, or `drop` it."""
         self.put(delivery)
 
-    def reachable(self, client: str, server: str) -> bool:  # noqa: ARG002 - for overriding
+    def reachable(self, client: str, server: str) -> bool:
         """Whether `client` can open a connection to `server` now. Override for a partition."""
         return True
 
@@ -232,7 +232,7 @@ class MemoryLanes:
                 self._emit(BulkDown(ticket.subject, peer, "cannot be reached"))
                 return
             try:
-                grant = server._book.redeem(ticket.subject, ticket.secret)
+                server._book.redeem(ticket.subject, ticket.secret)
             except Misbehaviour as error:
                 server._emit(Refused(error))
                 self._emit(BulkDown(ticket.subject, peer, "the ticket was refused"))
@@ -240,7 +240,7 @@ class MemoryLanes:
             wire = Wire(self.name, peer, ticket.subject)
             self._bulk[ticket.subject] = server._bulk[ticket.subject] = wire
             self._emit(BulkUp(ticket.subject, peer), wire)
-            server._emit(BulkUp(ticket.subject, grant.peer), wire)
+            server._emit(BulkUp(ticket.subject, self.name), wire)
 
     def send_record(self, subject: bytes, data: Buffer) -> bool:
         """Send one record without copying it; False if its queue is full or its connection not up.

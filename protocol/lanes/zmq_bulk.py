@@ -3,8 +3,8 @@
 - The handshake is PLAIN: user name = subject, password = the ticket's secret, both in hex. ZAP uses the ticket up.
 - An empty frame opens: the connecting side's first, by which the listening side learns the route. An empty frame ends:
   whoever sends the next one has sent its last record. A record is therefore never empty.
-- The side that is told of the end answers with an empty frame of its own, so that the other one, which kept the
-  connection open for what was still queued, knows that all of it arrived.
+- Told of the end, the connecting side closes; the listening side, which cannot close one connection, answers with an
+  empty frame. So the connecting side, which stays until what it had queued is sent, knows that all of it arrived.
 - ZeroMQ's own heartbeats find dead connections (its I/O thread answers while a party is busy), and a connection on
   which nothing moved for `limits.BULK_IDLE` is ended, since a live peer can hold one open for nothing.
 """
@@ -256,17 +256,15 @@ class BulkLink:
         if not got.single:
             self._shut("sent a message of several frames")
         elif len(got.frame) == 0:
-            if not self._draining:
-                self._say_end()
-            self._shut("ended by the other side", linger=limits.LINGER)
+            self._shut("ended by the other side")
         elif self._up:
             self._loop.emit(Record(self.subject, self._peer, got.frame.buffer))
         return True
 
-    def _shut(self, reason: str, linger: float = 0) -> None:
+    def _shut(self, reason: str) -> None:
         if self.ended:
             return
         quiet = self._draining
-        self.release(linger)
+        self.release(linger=0)
         if not quiet:
             self._loop.emit(BulkDown(self.subject, self._peer, reason))

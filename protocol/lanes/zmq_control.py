@@ -30,6 +30,7 @@ from .zmq_sockets import (
     bind,
     bounded,
     curve_bound,
+    insist,
     receive,
     transmit,
 )
@@ -89,7 +90,7 @@ class ControlServer(Routed):
         connection = self._by_peer.get(peer)
         if connection is None:
             return False
-        sent = self.transmit(connection, PAYLOAD + frame, copy=True)
+        sent = insist(lambda: self.transmit(connection, PAYLOAD + frame, copy=True))
         if sent is False:
             self.retire(connection, "does not take its frames")
         elif sent is None:
@@ -204,6 +205,8 @@ class ControlLink:
 
     def close(self) -> None:
         """Say goodbye and close; never to be opened again."""
+        # If it is gone already, closing would wait for a goodbye that nobody can take.
+        self._read()
         if self.up:
             self._transmit(GOODBYE)
         self._release(linger=limits.LINGER)
@@ -280,9 +283,11 @@ class ControlLink:
         self._transmit(PING)
 
     def _transmit(self, data: bytes) -> bool:
-        assert self._socket is not None  # noqa: S101 - mypy; up means there is a socket
+        socket = self._socket
+        if socket is None:
+            return False
         try:
-            if transmit(self._socket, data):
+            if insist(lambda: transmit(socket, data)):
                 return True
             self._shut("does not take its frames")
         except zmq.ZMQError as error:

@@ -10,6 +10,7 @@
 
 import itertools
 import struct
+import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ _CURVE_OVERHEAD = 64
 _RECONNECT_NEVER_MS = 3_600_000
 """An hour, by when the lane has closed the socket. -1 means never too, but then libzmq discards, on a disconnect, the
 frames it has received and we have not read yet: a goodbye and what was said before it."""
+_MOMENT = 0.02
 _MONITOR_NUMBERS = itertools.count()
 
 _FAILED = (
@@ -143,6 +145,17 @@ def transmit(socket: ZmqSocket, data: Buffer, *, route: bytes = b"", copy: bool 
     except zmq.Again:
         return False
     return True
+
+
+def insist(send: Callable[[], bool | None]) -> bool | None:
+    """Try `send` again for a moment while it says False.
+
+    A burst fills a queue in less time than libzmq's own thread needs to wake up; that is no fault of the peer.
+    """
+    end = time.monotonic() + _MOMENT
+    while (sent := send()) is False and time.monotonic() < end:
+        time.sleep(0.0005)
+    return sent
 
 
 class Monitor:

@@ -169,6 +169,14 @@ def test_elements_from_anywhere_take_the_same_replacements(start, count):
     assert np.array_equal(out, expected)
 
 
+def test_the_modulus_itself_is_rejected():
+    out = np.zeros(1000, "<u4")
+    field = Field(32, 3)
+    keystream().elements(field, 0, out)
+    assert out.tolist() == oracle_elements(SEED, ("tertium/1 contribution",), field, 0)[:1000]
+    assert set(out.tolist()) == {0, 1, 2}
+
+
 def test_elements_of_both_fields_are_below_the_modulus_and_reach_the_top():
     for field, dtype in ((FIELD_32, "<u4"), (FIELD_64, "<u8")):
         out = np.zeros(300_000, dtype)

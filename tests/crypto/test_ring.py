@@ -299,6 +299,26 @@ def test_an_honest_sum_of_64_bit_words_fits_although_the_product_is_rounded():
         assert 7 * largest <= plan.honest_sum(fixed) <= plan.largest_sum == (P[64] - 1) // 2
 
 
+def test_a_product_that_is_rounded_past_the_largest_sum_is_refused():
+    # 3 * bound is 2^60 - 64 exactly, within (p - 1)/2 = 2^60 - 1; in float64, as the encoder computes it, it is 2^60.
+    bound = float((2**60 - 64) // 3)
+    assert 3 * Fraction(bound) == 2**60 - 64
+    assert 3.0 * bound == 2.0**60
+    tiny = Fixed(scale_bits=0, bound=0.25)
+    fields = {"word_bits": 64, "cohort": 1, "metrics": tiny, "values": Fixed(scale_bits=0, bound=bound)}
+    Plan(**fields, max_weight=1, precision=1e6)
+    with pytest.raises(BadPlan, match="the sum of values"):
+        Plan(**fields, max_weight=3, precision=1e6)
+
+
+def test_large_weights_are_exact():
+    plan = Plan.fit(cohort=5, max_weight=2**31, value_range=1.0, precision=1e-3)
+    weight = 2**31 - 1
+    words = encoded(plan, plan.values, np.array([1.0, -1.0], np.float32), weight)
+    step = 2**plan.values.scale_bits
+    assert signed(words, plan) == [weight * step, -weight * step]
+
+
 BAD_FIELDS = [
     {"word_bits": 16},
     {"word_bits": 33},

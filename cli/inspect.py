@@ -1,0 +1,209 @@
+"""`tertium inspect`: what a file says, in words, without trusting it.
+
+Reads charters, signatures, cards, site files, round records, control frames and models. Nothing is executed, nothing is
+sent, and no file is opened that would show a secret: key files are refused. A record's signatures are verified when
+the charter is given.
+"""
+
+import json
+import struct
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+import msgspec
+
+from ..crypto.errors import BadSignature, KeyFileError, TertiumError
+from ..crypto.files import read_bounded, reason
+from ..crypto.identity import verify
+from ..crypto.labels import Label
+from ..protocol import limits
+from ..protocol.charter import Charter, Role, load, load_card
+from ..protocol.codec import decode_as, decode_message
+from ..protocol.errors import MalformedMessage, SiteFileError
+from ..protocol.messages import (
+    Abort,
+    CloseList,
+    Decline,
+    Evaluation,
+    Header,
+    HelloStatement,
+    OpenRound,
+    Receipt,
+    RoundKeyStatement,
+    RoundOffer,
+    RoundRecord,
+    RoundStatement,
+    SealedHead,
+    SessionEnd,
+    SessionOffer,
+    Signed,
+    Statement,
+)
+from ..protocol.site import load_site
+from ..protocol.statements import open_signed
+
+_EXAMPLE = """\b
+Example:
+  tertium inspect runs/digits/charter.toml
+  tertium inspect runs/digits/owner/state/records/round-000001.third.record --charter runs/digits/charter.toml
+"""
+_STATEMENTS: tuple[type[Statement], ...] = (
+    HelloStatement,
+    SessionOffer,
+    OpenRound,
+    RoundOffer,
+    RoundKeyStatement,
+    Decline,
+    Receipt,
+    CloseList,
+    RoundStatement,
+    Abort,
+    SessionEnd,
+    Evaluation,
+)
+_SAFETENSORS_HEADER = 16 * limits.MIB
+
+
+@click.command(epilog=_EXAMPLE)
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--charter", "charter_path", type=click.Path(path_type=Path), help="Verify signatures against this one.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def inspect(*, file: Path, charter_path: Path | None, as_json: bool) -> None:
+    """Show what a file of tertium says: charter, card, site file, round record, control frame, or model."""
+    charter = load(charter_path) if charter_path else None
+    kind, content = examine(file, charter)
+    if as_json:
+        click.echo(json.dumps({"file": str(file), "kind": kind, "content": content}, indent=2))
+        return
+    click.echo(f"{file}: {kind}")
+    for line in _lines(content, 1):
+        click.echo(line)
+
+
+def examine(file: Path, charter: Charter | None) -> tuple[str, Any]:
+    """Return what kind of file this is and its content in plain values; raises `SiteFileError` if it is none of ours."""
+    if file.name == "secret.toml":
+        raise KeyFileError(f"{file} holds secret keys, which are never shown; its public half is in public.toml")
+    readers: tuple[tuple[str, str, Callable[[Path], Any]], ...] = (
+        (".toml", "charter", lambda path: _plain(load(path))),
+        (".toml", "card", lambda path: _plain(load_card(path))),
+        (".toml", "site file", lambda path: _plain(load_site(path))),
+        (".safetensors", "model", _model),
+        ("", "message", lambda path: _message(path, charter)),
+    )
+    wrong: list[str] = []
+    for suffix, kind, read in readers:
+        if not suffix or file.suffix == suffix:
+            try:
+                return kind, read(file)
+            except TertiumError as error:
+                wrong.append(f"as a {kind}: {error}")
+            except OSError as error:
+                raise SiteFileError(f"{file} cannot be read: {reason(error)}") from None
+            if file.suffix == ".toml" and kind == "site file":
+                break
+    # The reader that got furthest is the one its author meant; charters and records have the most to say.
+    raise SiteFileError(f"{file} is no file of tertium ({wrong[0]})")
+
+
+def _message(path: Path, charter: Charter | None) -> Any:
+    data = read_bounded(path, limits.control_frame(limits.PARTIES))
+    message = decode_message(data)
+    content = {"message": type(message).__name__, **_plain(message, charter)}
+    if isinstance(message, RoundRecord) and charter is not None:
+        content["verified"] = _verified(message, charter)
+    return content
+
+
+def _verified(record: RoundRecord, charter: Charter) -> dict[str, str]:
+    """Verify a record's every signature; returns a word a signer."""
+    outcome = {}
+    signed = record.statement
+    try:
+        open_signed(charter, signed, RoundStatement, Role.SECURE_WORKER)
+        outcome[signed.signer] = "signature verifies"
+    except TertiumError as error:
+        outcome[signed.signer] = str(error)
+    for cosignature in record.cosignatures:
+        try:
+            key = charter.party(cosignature.party).signing
+            verify(key, Label.ROUND_STATEMENT, signed.statement, cosignature.signature, party=cosignature.party)
+            outcome[cosignature.party] = "signature verifies"
+        except (TertiumError, BadSignature) as error:
+            outcome[cosignature.party] = str(error)
+    return outcome
+
+
+def _model(path: Path) -> Any:
+    """Return a safetensors file's tensors by name, type and shape, from its bounded header alone."""
+    with path.open("rb") as file:
+        size = file.read(8)
+        length = struct.unpack("<Q", size)[0] if len(size) == 8 else 0
+        if not 0 < length <= _SAFETENSORS_HEADER:
+            raise SiteFileError(f"{path} is not a safetensors file")
+        try:
+            header = json.loads(file.read(length))
+        except ValueError:
+            raise SiteFileError(f"{path} is not a safetensors file") from None
+    if not isinstance(header, dict):
+        raise SiteFileError(f"{path} is not a safetensors file")
+    return {
+        name: f"{entry.get('dtype')} {entry.get('shape')}" if name != "__metadata__" else entry
+        for name, entry in header.items()
+        if isinstance(entry, dict)
+    }
+
+
+def _plain(value: Any, charter: Charter | None = None) -> Any:
+    """Return a struct as plain values: bytes in hex, signed statements opened, enums by value."""
+    if isinstance(value, Signed):
+        return {"signer": value.signer, **_statement(value), "signature": value.signature.hex()}
+    if isinstance(value, SealedHead):
+        return {"header": _plain(decode_as(Header, value.header)), "wrapped_key": f"{len(value.wrapped_key)} bytes"}
+    if isinstance(value, msgspec.Struct):
+        return {name: _plain(getattr(value, name), charter) for name in value.__struct_fields__}
+    if isinstance(value, bytes):
+        return value.hex() if len(value) <= 64 else f"{len(value)} bytes"
+    if isinstance(value, (list, tuple)):
+        return [_plain(item, charter) for item in value]
+    if isinstance(value, dict):
+        return {str(key): _plain(item, charter) for key, item in value.items()}
+    return msgspec.to_builtins(value)
+
+
+def _statement(signed: Signed) -> dict[str, Any]:
+    for kind in _STATEMENTS:
+        try:
+            return {"statement": kind.__name__, **_plain(decode_as(kind, signed.statement))}
+        except MalformedMessage:
+            continue
+    return {"statement": "unknown"}
+
+
+def _lines(value: Any, depth: int) -> list[str]:
+    pad = "  " * depth
+    if isinstance(value, dict):
+        out: list[str] = []
+        for key, item in value.items():
+            if isinstance(item, (dict, list)) and item:
+                out += [f"{pad}{key}:", *_lines(item, depth + 1)]
+            else:
+                out.append(f"{pad}{key}: {_scalar(item)}")
+        return out
+    if isinstance(value, list):
+        out = []
+        for item in value:
+            if isinstance(item, (dict, list)) and item:
+                first, *rest = _lines(item, depth + 1)
+                out += [f"{pad}- {first.strip()}", *rest]
+            else:
+                out.append(f"{pad}- {_scalar(item)}")
+        return out
+    return [f"{pad}{_scalar(value)}"]
+
+
+def _scalar(value: Any) -> str:
+    text = "(none)" if value is None or value in ([], {}) else str(value)
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
