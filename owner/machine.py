@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+from ..crypto.errors import Misbehaviour
 from ..crypto.identity import Identity, verify
 from ..crypto.labels import Label, digest
 from ..crypto.ring import Words, from_wire
@@ -25,6 +26,7 @@ from ..protocol.codec import encode
 from ..protocol.errors import (
     IllegalMessage,
     NotInCohort,
+    PeerLost,
     SplitView,
     WrongOpenRound,
     WrongSender,
@@ -62,6 +64,7 @@ from ..protocol.messages import (
     RoundOffer,
     RoundRecord,
     RoundStatement,
+    SealedHead,
     SendModel,
     SessionEnd,
     SessionOffer,
@@ -93,6 +96,7 @@ class _Question:
     outgoing: dict[bytes, tuple[str, Outgoing]] = field(default_factory=dict)
     answered: set[str] = field(default_factory=set)
     closes: dict[str, tuple[bytes, CloseList]] = field(default_factory=dict)
+    heads: dict[str, SealedHead] = field(default_factory=dict)
     releases: dict[str, Incoming] = field(default_factory=dict)
     totals: dict[int, Words] = field(default_factory=dict, repr=False)
     statements: dict[str, Signed] = field(default_factory=dict)
@@ -351,15 +355,32 @@ class ModelOwner(Machine):
 
     def _on_release(self, peer: str, message: Release, now: float) -> None:
         asking = self._open_question(peer)
+        if peer in asking.heads:
+            raise SplitView("releases twice", party=peer)
         name, close = asking.closes[peer]
         sections = [vector_bytes(asking.question)]
         header = self.exchange.examine(message.head, Label.AGGREGATE, asking.context, peer, asking.key, sections)
         if header.close != name or header.contributors != len(close.contributions):
             raise SplitView("releases a sum over another set than it closed with", party=peer)
-        incoming = self.exchange.open(message.head, asking.key)
+        asking.heads[peer] = message.head
+        self._fetch(asking, peer)
+
+    def _fetch(self, asking: _Question, peer: str) -> None:
+        incoming = self.exchange.open(asking.heads[peer], asking.key)
         asking.releases[peer] = incoming
         self.effect(Expect(peer, incoming))
         self.send(peer, Fetch(subject=incoming.subject))
+
+    def transfer_failed(self, peer: str, subject: bytes, error: Misbehaviour, now: float) -> None:
+        """Ask for an aggregate again if only the connection broke; one that does not open ends the session."""
+        asking = self._asking
+        head = asking.heads.get(peer) if asking is not None else None
+        if asking is None or head is None or head.subject != subject or self.phase is not Phase.RECEIVING:
+            return
+        if isinstance(error, PeerLost):
+            self._fetch(asking, peer)
+        else:
+            self._fail(Cause.FAULT, f"the aggregate of {peer} does not open: {error.reason}")
 
     def _on_grant(self, peer: str, message: Grant, now: float) -> None:
         release = self._open_question(peer).releases.get(peer)

@@ -6,7 +6,7 @@ over bytes is a digest over meaning.
 """
 
 import functools
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -31,11 +31,12 @@ def decode_message(frame: bytes, *, party: str | None = None) -> Message:
 
 def decode_as(kind: type[S], data: bytes, *, party: str | None = None) -> S:
     """Return the `kind` in `data`; raises `MalformedMessage`."""
-    return _canonical(data, _decoder(kind), party)
+    decoder: msgspec.msgpack.Decoder[S] = _decoder(kind)
+    return _canonical(data, decoder, party)
 
 
 @functools.cache
-def _decoder(kind: type[S]) -> "msgspec.msgpack.Decoder[S]":
+def _decoder(kind: type[msgspec.Struct]) -> Any:
     return msgspec.msgpack.Decoder(kind)
 
 

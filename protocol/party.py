@@ -162,13 +162,18 @@ class Party:
             self.machine.tick(now)
         self._settle()
 
+    def next_deadline(self) -> float | None:
+        """Return when, by the clock, this party does something even if nothing comes in; None for never."""
+        due = (self.machine.next_deadline(), self._transfers.next_deadline())
+        return min((at for at in due if at is not None), default=None)
+
     # --- in
 
     def _patience(self, now: float, timeout: float) -> float:
         if self._interrupted is not None:
             return 0.0
-        due = [at for at in (self.machine.next_deadline(), self._transfers.next_deadline()) if at is not None]
-        return max(0.0, min([timeout, *(at - now for at in due)]))
+        due = self.next_deadline()
+        return timeout if due is None else max(0.0, min(timeout, due - now))
 
     def _take(self, event: Event, now: float) -> None:
         match event:

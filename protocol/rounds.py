@@ -195,7 +195,13 @@ MODEL_OWNER: Final[Table] = {
     _P.COLLECTING: _model_owner(_P.COLLECTING, {_S.SET_CLOSED: _P.CLOSED}),
     _P.CLOSED: _model_owner(_P.CLOSED, {Release: _P.RECEIVING}),
     _P.RECEIVING: _model_owner(
-        _P.RECEIVING, {Grant: _P.RECEIVING, RequestCosignature: _P.RECEIVING, _S.AGGREGATE_OPENED: _P.APPLYING}
+        _P.RECEIVING,
+        {
+            Release: _P.RECEIVING,
+            Grant: _P.RECEIVING,
+            RequestCosignature: _P.RECEIVING,
+            _S.AGGREGATE_OPENED: _P.APPLYING,
+        },
     ),
     _P.APPLYING: _model_owner(_P.APPLYING, {RequestCosignature: _P.APPLYING, _S.APPLIED: _P.RELEASED}),
     _P.RELEASED: _model_owner(_P.RELEASED, {RequestCosignature: _P.RELEASED, _S.ATTESTED: _P.IDLE}),

@@ -103,6 +103,7 @@ class SecureWorker(Machine):
         self._gate = ReleaseGate(charter)
         self._connected: set[str] = set()
         self._gone: dict[str, float] = {}
+        self._written_off: set[str] = set()
         self._session: HolderSession | None = None
         self._session_id: bytes | None = None
         self._questions: Questions | None = None
@@ -280,6 +281,7 @@ class SecureWorker(Machine):
             return
         outstanding = intake.outstanding
         absent = {party for party in outstanding if now - self._gone.get(party, now) >= limits.ABSENCE}
+        self._written_off = absent
         expired = self._deadline is not None and now >= self._deadline
         reachable = len(intake.added) + len(outstanding - absent)
         if outstanding == absent or expired:
@@ -425,6 +427,7 @@ class SecureWorker(Machine):
         if self._outgoing is not None:
             self.effect(Drop(self._outgoing.subject))
         self._intake = self._outgoing = self._attestation = self._deadline = None
+        self._written_off = set()
 
     def interrupt(self, reason: str, now: float) -> None:
         """Abort the round, if there is one, and end."""
@@ -457,7 +460,9 @@ class SecureWorker(Machine):
     def _matters(self, party: str) -> bool:
         if party == self._owner:
             return self._session is not None
-        return self.phase is Phase.COLLECTING and self._intake is not None and party in self._intake.outstanding
+        if self.phase is not Phase.COLLECTING or self._intake is None or party in self._written_off:
+            return False
+        return party in self._intake.outstanding
 
     # --- small things
 

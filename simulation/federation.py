@@ -1,21 +1,27 @@
 """A whole federation in one thread: the real role machines over in-memory lanes, with a clock that is moved by hand.
 
 Nothing here is a mock: keys, charter, envelopes, transfers and machines are the ones that run in production; only the
-lanes, the executor and the clock are others. `Federation.run` steps every party in turn and moves the clock on to the
-next deadline when nothing is left to do, so a time-out costs no time.
+lanes, the executor and the clock are others.
+
+- `Federation.run` steps every party in turn, in `order`, and moves the clock on by one `tick` a turn. When nothing is
+  under way the clock goes to the next deadline of anybody, so a time-out costs no time.
+- A fault is put in by giving one party another class (`machines`, `exchanges`) or all of them another `network`; the
+  rest notice nothing but what that party or that network does.
 """
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 
 from ..crypto.identity import Identity
-from ..learning.task import GlobalModel, ServerOptimiser, Task, Trainer
+from ..learning.task import GlobalModel, ServerOptimiser, Task
 from ..owner.machine import ModelOwner
 from ..owner.store import OwnerStore
 from ..protocol import limits
-from ..protocol.charter import Charter, Mode, Party as CharterParty, Role, Rules, SchemeName
+from ..protocol.charter import Charter, Mode, Role, Rules, SchemeName
+from ..protocol.charter import Party as CharterParty
 from ..protocol.exchange import Exchange, Handled
-from ..protocol.lanes.memory_lanes import MemoryLanes, MemoryNetwork
+from ..protocol.lanes.memory_lanes import Delivery, MemoryLanes, MemoryNetwork
 from ..protocol.machine import Machine
 from ..protocol.party import InlineExecutor, Party
 from ..protocol.progress import Progress
@@ -25,6 +31,11 @@ from ..workers.data_owner import DataOwner
 from ..workers.evaluator import Evaluator
 
 OWNER, THIRD = "owner", "third"
+SETTLED = 2
+"""Turns without a delivery after which nothing is under way: a connection that came up is answered within one."""
+
+MachineClass = Callable[..., Machine]
+"""A role's class, or one derived from it; called with what that role's constructor takes."""
 
 
 class Clock:
@@ -38,10 +49,28 @@ class Clock:
         return self.now
 
 
+class Network(MemoryNetwork):
+    """A network that counts what it carries, so that a simulation knows when all is quiet."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.carried = 0
+
+    def put(self, delivery: Delivery) -> None:
+        """Hand over a delivery, and count it."""
+        self.carried += 1
+        super().put(delivery)
+
+
 def make_charter(
-    identities: Mapping[str, Identity], roles: Mapping[str, Role], rules: Rules, *, days: int = 1
+    identities: Mapping[str, Identity],
+    roles: Mapping[str, Role],
+    rules: Rules,
+    *,
+    days: int = 1,
+    federation: str = "simulated",
 ) -> Charter:
-    """Return a charter of these parties, with made-up endpoints for those that listen."""
+    """Return a charter of these parties, good for `days`, with made-up endpoints for those that listen."""
     parties = []
     for number, (name, role) in enumerate(sorted(roles.items())):
         public, port = identities[name].public, 20_000 + 2 * number
@@ -57,7 +86,7 @@ def make_charter(
         )
     return Charter(
         version=1,
-        federation="simulated",
+        federation=federation,
         serial=1,
         not_after=datetime.now(UTC) + timedelta(days=days),
         rules=rules,
@@ -78,20 +107,47 @@ class Federation:
         rules: Rules | None = None,
         evaluators: Mapping[str, Task] | None = None,
         limits_of: Mapping[str, LocalLimits] | None = None,
+        machines: Mapping[str, MachineClass] | None = None,
+        exchanges: Mapping[str, type[Exchange]] | None = None,
+        network: Network | None = None,
+        order: Sequence[str] | None = None,
     ) -> None:
-        """Build the parties; `tasks` gives each data owner's, by name, and `owner_task` the model owner's."""
+        """Build the parties.
+
+        Args:
+            tasks: each data owner's, by name; whoever stands here is a data owner.
+            owner_task: the model owner's side of the same task.
+            plan: what the model owner wants.
+            store: where it writes.
+            rules: the charter's; mode `trusted` with a minimum cohort of at most 5 by default.
+            evaluators: each evaluator's task, by name.
+            limits_of: what a data owner's or evaluator's own site file allows, by name.
+            machines: another class for some parties, by name.
+            exchanges: another exchange for some parties, by name.
+            network: what joins them.
+            order: in which they take turns, all names once; listening parties first by default.
+
+        Raises:
+            CharterError: there are fewer data owners than the rules' minimum, or the rules are none.
+        """
         self.clock = Clock()
+        self.plan, self.store = plan, store
         self.rules = rules or Rules(
             mode=Mode.TRUSTED, scheme=SchemeName(name="trusted"), minimum_cohort=min(5, len(tasks))
         )
         scorers = dict(evaluators or {})
-        roles = {OWNER: Role.MODEL_OWNER, THIRD: Role.SECURE_WORKER}
-        roles |= dict.fromkeys(tasks, Role.DATA_OWNER) | dict.fromkeys(scorers, Role.EVALUATOR)
-        self.identities = {name: Identity.generate(name) for name in roles}
-        self.charter = make_charter(self.identities, roles, self.rules)
-        self.network = MemoryNetwork()
-        self.progress: dict[str, list[Progress]] = {name: [] for name in roles}
-        self.handled: dict[str, list[Handled]] = {name: [] for name in roles}
+        self.tasks: dict[str, Task] = {**tasks, **scorers}
+        self.limits_of = dict(limits_of or {})
+        self.roles = {OWNER: Role.MODEL_OWNER, THIRD: Role.SECURE_WORKER}
+        self.roles |= dict.fromkeys(tasks, Role.DATA_OWNER) | dict.fromkeys(scorers, Role.EVALUATOR)
+        self.identities = {name: Identity.generate(name) for name in self.roles}
+        self.charter = make_charter(self.identities, self.roles, self.rules)
+        self.network = network or Network()
+        self.progress: dict[str, list[Progress]] = {name: [] for name in self.roles}
+        """What each party told its own operator."""
+        self.handled: dict[str, list[Handled]] = {name: [] for name in self.roles}
+        """What each party sealed and opened."""
+        self.machines: dict[str, Machine] = {}
         self.parties: dict[str, Party] = {}
         self.lanes: dict[str, MemoryLanes] = {}
         self.model: GlobalModel = owner_task.global_model(
@@ -103,47 +159,52 @@ class Federation:
             ),
         )
         store.prepare()
-        for name in sorted(roles, key=lambda name: (not roles[name].listens, name)):
-            exchange = Exchange(self.identities[name], self.charter, self.handled[name].append)
-            machine = self._machine(name, roles[name], exchange, plan, store, {**tasks, **scorers}, limits_of or {})
-            self._add(name, machine)
-        for name, role in roles.items():
-            for peer in (OWNER, THIRD):
-                if peer != name and role is not Role.SECURE_WORKER and not (role is Role.EVALUATOR and peer == THIRD):
-                    self.lanes[name].connect(peer)
+        self._classes: Mapping[str, MachineClass] = machines or {}
+        self._exchanges: Mapping[str, type[Exchange]] = exchanges or {}
+        for name in order or sorted(self.roles, key=lambda name: (not self.roles[name].listens, name)):
+            self._add(name)
+        for name in self.parties:
+            for peer in self._dials(name):
+                self.lanes[name].connect(peer)
 
-    def _machine(
-        self,
-        name: str,
-        role: Role,
-        exchange: Exchange,
-        plan: OwnerPlan,
-        store: OwnerStore,
-        tasks: Mapping[str, Task],
-        limits_of: Mapping[str, LocalLimits],
-    ) -> Machine:
-        identity = self.identities[name]
+    def _dials(self, name: str) -> tuple[str, ...]:
+        """Return whom a party opens connections to, as the commands do."""
+        match self.roles[name]:
+            case Role.MODEL_OWNER:
+                return (THIRD,)
+            case Role.DATA_OWNER:
+                return (OWNER, THIRD)
+            case Role.EVALUATOR:
+                return (OWNER,)
+            case Role.SECURE_WORKER:
+                return ()
+
+    def _machine(self, name: str) -> Machine:
+        identity, role = self.identities[name], self.roles[name]
+        exchange = self._exchanges.get(name, Exchange)(identity, self.charter, self.handled[name].append)
         if role is Role.MODEL_OWNER:
-            return ModelOwner(identity, self.charter, exchange, plan, self.model, store)
+            owner: MachineClass = self._classes.get(name, ModelOwner)
+            return owner(identity, self.charter, exchange, self.plan, self.model, self.store)
         if role is Role.SECURE_WORKER:
-            return SecureWorker(identity, self.charter, exchange)
-        trainers: dict[str, Trainer] = {plan.task: tasks[name].trainer()}
+            worker: MachineClass = self._classes.get(name, SecureWorker)
+            return worker(identity, self.charter, exchange)
+        task = self.plan.task
+        # The site looks a factory up by its name only to load it; here the trainer is given.
         entry = TaskEntry(factory="tertium.learning.numpy_task:NumpyTask")
-        site = Site(limits=limits_of.get(name, LocalLimits()), tasks={plan.task: entry})
-        kind = DataOwner if role is Role.DATA_OWNER else Evaluator
-        return kind(identity, self.charter, exchange, site, trainers)
+        site = Site(limits=self.limits_of.get(name, LocalLimits()), tasks={task: entry})
+        recipient: MachineClass = self._classes.get(name, DataOwner if role is Role.DATA_OWNER else Evaluator)
+        return recipient(identity, self.charter, exchange, site, {task: self.tasks[name].trainer()})
 
-    def _add(self, name: str, machine: Machine) -> None:
-        us = self.charter.party(name)
-        lanes = MemoryLanes(
+    def _add(self, name: str) -> None:
+        machine = self.machines[name] = self._machine(name)
+        lanes = self.lanes[name] = MemoryLanes(
             name,
             self.network,
             {peer: address for peer, address in addresses(self.charter).items() if peer != name},
-            listen=us.role.listens,
+            listen=self.roles[name].listens,
             frame_limit=limits.control_frame(len(self.charter.parties)),
             clock=self.clock,
         )
-        self.lanes[name] = lanes
         self.parties[name] = Party(
             machine,
             lanes,
@@ -154,22 +215,49 @@ class Federation:
             clock=self.clock,
         )
 
+    @property
+    def errors(self) -> dict[str, str | None]:
+        """What each party that is done says went wrong, None for nothing."""
+        return {name: party.error for name, party in self.parties.items() if party.done}
+
+    def lose(self, name: str) -> None:
+        """End a party as a crash does: its connections break and it takes no further turn."""
+        self.network.stop(name)
+        self.parties.pop(name)
+
+    def turn(self) -> None:
+        """Let every party that is not done take one turn."""
+        for name, party in list(self.parties.items()):
+            if not party.done:
+                party.step(0.0)
+                if party.done:
+                    self.lanes[name].close()
+
     def run(
-        self, *, until: Callable[[], bool] | None = None, most_seconds: float = 3600.0, tick: float = 0.05
+        self, *, until: Callable[[], object] | None = None, most_seconds: float = 3600.0, tick: float = 0.01
     ) -> dict[str, str | None]:
-        """Step everybody until all are done, or `until` says so; return each finished party's error.
+        """Take turns until all are done, or `until` says so; return each finished party's error.
 
         Raises:
             TimeoutError: after `most_seconds` of simulated time; names who is not done.
         """
+        quiet = 0
         while not (until() if until else all(party.done for party in self.parties.values())):
-            for name, party in self.parties.items():
-                if not party.done:
-                    party.step(0.0)
-                    if party.done:
-                        self.lanes[name].close()
+            carried = self.network.carried
+            self.turn()
+            quiet = quiet + 1 if self.network.carried == carried else 0
             self.clock.now += tick
+            if quiet > SETTLED:
+                self.clock.now = max(self.clock.now, self._next_deadline(most_seconds))
             if self.clock.now > most_seconds:
-                waiting = [f"{name} ({party.machine.phase.value})" for name, party in self.parties.items() if not party.done]
+                waiting = [
+                    f"{name} ({party.machine.phase.value})" for name, party in self.parties.items() if not party.done
+                ]
                 raise TimeoutError(f"not done after {most_seconds:g} s: {', '.join(waiting)}")
-        return {name: party.error for name, party in self.parties.items() if party.done}
+        return self.errors
+
+    def _next_deadline(self, most: float) -> float:
+        """Return when somebody has something to do of itself, or just after `most` if nobody ever has."""
+        due = [self.lanes[name].due() for name, party in self.parties.items() if not party.done]
+        due += [at for party in self.parties.values() if not party.done and (at := party.next_deadline()) is not None]
+        return min([*due, math.nextafter(most, math.inf)])

@@ -350,6 +350,9 @@ class Recipient(Machine):
                 self.finish(f"no connection to {party} within {self._join:g} s")
                 return
         if self.asked is not None and now >= self.asked.deadline:
+            if self.phase in (Phase.INVITED, Phase.RECEIVING, Phase.TRAINING):
+                # Nothing has been sent, so nobody need wait for it.
+                self.decline(self.asked, Cause.TIMEOUT.value)
             self.give_up(f"{Cause.TIMEOUT.value} while {self.phase.value}")
 
     def next_deadline(self) -> float | None:
