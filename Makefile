@@ -2,7 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-PACKAGES := $(shell sed -n '/^packages = \[/,/^\]/s/^ *"\(tertium[a-z_.]*\)",/-p \1/p' pyproject.toml)
+# mypy takes each first-level package with what is in it; naming an inner one again would be an error.
+PACKAGES := $(shell sed -n '/^packages = \[/,/^\]/s/^ *"\(tertium\.[a-z_]*\)",/-p \1/p' pyproject.toml)
 
 .PHONY: demo test lint bench clean
 .DELETE_ON_ERROR:
@@ -27,7 +28,7 @@ lint: $(VENV)/dev.stamp
 	$(BIN)/ruff format --check .
 	mkdir -p build/mypy
 	ln -sfn ../.. build/mypy/tertium
-	MYPYPATH=build/mypy $(BIN)/mypy $(PACKAGES)
+	MYPYPATH=build/mypy $(BIN)/mypy -m tertium $(PACKAGES)
 	$(BIN)/lint-imports
 
 bench: $(VENV)/dev.stamp

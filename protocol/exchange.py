@@ -114,7 +114,8 @@ class Outgoing:
         self.commitment = commitment
         self.subject = head.subject
         self.records = records
-        """Call it for the records from the first; a second call, after a lost connection, gives the same bytes."""
+        """Call it for the records from the first. A second call, after a lost connection, seals the same plaintext with
+        another nonce: other bytes, that open to the same body."""
 
     def __repr__(self) -> str:
         return f"Outgoing({self.subject[:4].hex()})"

@@ -226,12 +226,12 @@ class Federation:
         self.parties.pop(name)
 
     def turn(self) -> None:
-        """Let every party that is not done take one turn."""
+        """Let every party take one turn; one that is done leaves the network."""
         for name, party in list(self.parties.items()):
-            if not party.done:
+            if party.done:
+                self.lanes[name].close()
+            else:
                 party.step(0.0)
-                if party.done:
-                    self.lanes[name].close()
 
     def run(
         self, *, until: Callable[[], object] | None = None, most_seconds: float = 3600.0, tick: float = 0.01

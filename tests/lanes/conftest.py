@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
-
 from tertium.protocol.lanes.base import Address, BulkUp, Event, Lanes, Ticket, Up
 from tertium.protocol.lanes.memory_lanes import MemoryLanes, MemoryNetwork
 from tertium.protocol.lanes.zmq_lanes import Listen, ZmqLanes

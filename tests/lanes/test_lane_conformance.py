@@ -5,7 +5,6 @@ import time
 from typing import Any
 
 import pytest
-
 from tertium.protocol import limits
 from tertium.protocol.errors import ExpiredTicket, LaneError, ReusedTicket, StrangerKey, UnknownTicket
 from tertium.protocol.lanes.base import BulkDown, BulkUp, Down, Frame, Record, Refused, Ticket, Up, Woken
@@ -147,7 +146,7 @@ def test_a_peer_that_takes_nothing_goes_down_within_the_queue_bound(world: World
         sent += 1
         assert sent < 1000
         hub.poll(0.0005)
-    assert limits.CONTROL_QUEUE <= sent
+    assert sent >= limits.CONTROL_QUEUE
     world.drive(hub, until=lambda: hub.of(Down))
     # What she did get is a beginning of it, without a gap, and then the connection is over for her too.
     world.drive(hub, ann, until=lambda: ann.of(Down) or len(hub.of(Up)) == 2, seconds=12)
@@ -399,7 +398,7 @@ def test_a_second_grant_withdraws_the_first_and_ends_its_connection(world: World
 
 
 def test_a_peer_has_a_bounded_number_of_tickets(world: World) -> None:
-    hub, ann = world.pair()
+    hub, _ann = world.pair()
     for number in range(limits.TICKETS_PER_PEER):
         hub.lanes.grant("ann", bytes([number]) * 32)
     hub.lanes.grant("ann", bytes(32))

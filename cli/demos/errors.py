@@ -1,0 +1,19 @@
+"""What can end a demo: something its operator can mend, or a party that did not do its part."""
+
+from ...crypto.errors import Misbehaviour, Misuse
+
+
+class DemoError(Misuse):
+    """A demo cannot be run as it was asked for."""
+
+
+class PartyFailed(Misbehaviour):
+    """A party's process ended before its work was done."""
+
+
+class StoppedByOperator(Exception):  # noqa: N818 - no error: the person who runs the demo ended it
+    """A signal asked the launcher to stop; `number` says which."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number

@@ -1,0 +1,163 @@
+"""What each demo is: its parties, their data, its rules and its acts.
+
+Rules of the file:
+- A recipe holds only what people would write into charter and site files; how processes run is not its affair.
+- An act is one run of every party. A later act goes on from the earlier one's checkpoint, with another plan.
+- Nothing here imports torch: the launcher never trains.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ...protocol.charter import Deadlines, Role
+from ...protocol.site import OwnerPlan
+from .errors import DemoError
+
+DEADLINES = Deadlines(join=60.0, upload=120.0, close=30.0, release=30.0, statement=10.0)
+"""A demo's parties share one machine, so a minute is long."""
+
+TOY_INPUTS = ((0.0, 0.0), (0.0, 1.0), (1.0, 0.0), (1.0, 1.0))
+TOY_TARGETS = (0.0, 0.0, 1.0, 1.0)
+
+
+@dataclass(frozen=True)
+class Member:
+    """One party of a demo."""
+
+    name: str
+    role: Role
+    colour: str
+    organisation: str
+    options: Mapping[str, Any] | None = None
+    """What its site file gives to the task; None for a party that has no task."""
+
+
+@dataclass(frozen=True)
+class Act:
+    """One run of every party: what the model owner's site file asks for, and a line that says so."""
+
+    title: str
+    plan: OwnerPlan
+    first: int = 1
+    """The number of its first round; `plan.rounds` is that of its last."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A whole demo."""
+
+    name: str
+    title: str
+    task: str
+    factory: str
+    members: tuple[Member, ...]
+    pooled: Mapping[str, Any]
+    """Options of the task that holds everybody's data, for the centralised baseline."""
+    rounds: int
+    acts: Callable[[int, int], tuple[Act, ...]]
+    """From the number of rounds and the seed to the acts."""
+    minimum_cohort: int
+    unsafe_small_cohort: str | None = None
+    needs: tuple[str, ...] = ("torch", "safetensors", "matplotlib")
+    closing: Callable[[Path], list[str]] = field(default=lambda model: [])
+    """Lines about the finished model, from its file."""
+
+    def named(self, role: Role) -> tuple[Member, ...]:
+        """Return the members of a role."""
+        return tuple(member for member in self.members if member.role is role)
+
+    def member(self, name: str) -> Member:
+        """Return the member of this name."""
+        return next(member for member in self.members if member.name == name)
+
+
+def recipe(name: str) -> Recipe:
+    """Return the demo of this name; raises `DemoError`."""
+    found = RECIPES.get(name)
+    if found is None:
+        raise DemoError(f"there is no demo {name[:40]!r} in this release; demos: {', '.join(sorted(RECIPES))}")
+    return found
+
+
+def _owner(options: Mapping[str, Any]) -> Member:
+    return Member("owner", Role.MODEL_OWNER, "cyan", "The model owner", options)
+
+
+def _third() -> Member:
+    return Member("third", Role.SECURE_WORKER, "yellow", "A third party that both sides trust")
+
+
+def _digits_acts(rounds: int, seed: int) -> tuple[Act, ...]:
+    plan = OwnerPlan(
+        task="digits", rounds=rounds, batches=10, batch_size=32, learning_rate=0.3, final_learning_rate=0.0, seed=seed
+    )
+    return (Act(f"{rounds} round(s), in each 10 batches of 32 at every data owner", plan),)
+
+
+def _toy_acts(rounds: int, seed: int) -> tuple[Act, ...]:
+    def plan(last: int, steps: int) -> OwnerPlan:
+        return OwnerPlan(task="toy", rounds=last, epochs=steps, batch_size=0, learning_rate=0.1, seed=seed)
+
+    first = Act("act 1: one round of 10 local steps", plan(1, 10))
+    if rounds == 1:
+        return (first,)
+    return (first, Act(f"act 2: {rounds - 1} round(s) of 5 local steps", plan(rounds, 5), first=2))
+
+
+def _toy_closing(model: Path) -> list[str]:
+    """Return what the finished line answers on the four rows, computed here from the file alone."""
+    from safetensors.numpy import load_file
+
+    tensors = load_file(model)
+    weight, bias = np.asarray(tensors["weight"], dtype=np.float64), np.asarray(tensors["bias"], dtype=np.float64)
+    answers = (np.asarray(TOY_INPUTS) @ weight.T + bias).reshape(-1)
+    lines = ["row      prediction  target"]
+    for row, answer, target in zip(TOY_INPUTS, answers, TOY_TARGETS, strict=True):
+        lines.append(f"[{row[0]:.0f}, {row[1]:.0f}]  {answer:10.4f}  {target:6.0f}")
+    lines.append(f"sum of squared errors {float(np.square(answers - TOY_TARGETS).sum()):.6f}")
+    return lines
+
+
+DIGITS = Recipe(
+    name="digits",
+    title="three data owners with disjoint handwritten digits, one small convolutional network",
+    task="digits",
+    factory="tertium.learning.tasks.digits:Digits",
+    members=(
+        _owner({"digits": [], "test": True}),
+        Member("alice", Role.DATA_OWNER, "green", "Digits 0 to 3", {"digits": [0, 1, 2, 3]}),
+        Member("bob", Role.DATA_OWNER, "magenta", "Digits 4 to 6", {"digits": [4, 5, 6]}),
+        Member("charlie", Role.DATA_OWNER, "blue", "Digits 7 to 9", {"digits": [7, 8, 9]}),
+        _third(),
+    ),
+    pooled={"test": True},
+    rounds=100,
+    acts=_digits_acts,
+    minimum_cohort=3,
+    needs=("torch", "safetensors", "sklearn", "matplotlib"),
+)
+
+TOY = Recipe(
+    name="toy",
+    title="the tutorials' four rows and one linear layer, through a trusted aggregator",
+    task="toy",
+    factory="tertium.learning.tasks.toy:Toy",
+    members=(
+        _owner({"rows": [], "test": True}),
+        Member("alice", Role.DATA_OWNER, "green", "Rows 2 and 3", {"rows": [2, 3]}),
+        Member("bob", Role.DATA_OWNER, "magenta", "Rows 0 and 1", {"rows": [0, 1]}),
+        _third(),
+    ),
+    pooled={"test": True},
+    rounds=11,
+    acts=_toy_acts,
+    minimum_cohort=2,
+    unsafe_small_cohort="it is the lesson of this tutorial: of two, each can subtract its own update from the sum",
+    closing=_toy_closing,
+)
+
+RECIPES: Mapping[str, Recipe] = {"digits": DIGITS, "toy": TOY}
