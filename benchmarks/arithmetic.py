@@ -48,12 +48,12 @@ def measure(plan: Plan, parameters: int, rounds: int) -> None:
         print(f"{plan.word_bits:>5}  {name:<24}{taken:>8.2f} ns  {taken / copied:>7.1f} x copy  {rate:>6.1f} GB/s")
 
 
-def main() -> None:
+def main(arguments_given: list[str] | None = None) -> None:
     """Measure both word sizes."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--parameters", type=int, default=4_000_000)
     parser.add_argument("--rounds", type=int, default=7)
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(arguments_given)
     print(f"{arguments.parameters:,} parameters; time a parameter, rate in words\n words")
     for precision in (1e-3, 1e-12):
         plan = Plan.fit(cohort=10, max_weight=1, value_range=1.0, precision=precision)

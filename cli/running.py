@@ -214,8 +214,9 @@ def _signals(party: Party) -> Iterator[list[int]]:
 
 
 def _watch_stdin(party: Party) -> None:
+    # Not `sys.stdin.buffer`, whose lock this thread would hold while the interpreter ends, which aborts it.
     with contextlib.suppress(OSError, ValueError):
-        while sys.stdin.buffer.read(4096):
+        while os.read(sys.stdin.fileno(), 4096):
             pass
     party.interrupt("its launcher is gone")
 

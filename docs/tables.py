@@ -480,6 +480,8 @@ def main(arguments: list[str]) -> int:
     if arguments not in ([], ["--check"]):
         sys.stderr.write("usage: python docs/tables.py [--check]\n")
         return 2
+    if not source_of(module("cli")).resolve().is_relative_to(ROOT):
+        raise SystemExit(f"docs/tables.py: the tertium that is installed is not the one in {ROOT}")
     stale = 0
     for path in documents():
         before = path.read_text(encoding="utf-8")

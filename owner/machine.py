@@ -10,14 +10,13 @@ it was after the last checkpoint.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from ..crypto.errors import Misbehaviour
-from ..crypto.identity import Identity, verify
+from ..crypto.identity import Identity
 from ..crypto.labels import Label, digest
-from ..crypto.ring import Words, from_wire
-from ..crypto.sealing import RoundKey, check_public_key
+from ..crypto.ring import Words
+from ..crypto.sealing import RoundKey
 from ..crypto.sharing import scheme
 from ..learning.task import GlobalModel
 from ..protocol import limits
@@ -25,14 +24,11 @@ from ..protocol.charter import Charter, Role
 from ..protocol.codec import encode
 from ..protocol.errors import (
     IllegalMessage,
-    NotInCohort,
-    PeerLost,
-    SplitView,
     WrongOpenRound,
     WrongSender,
     WrongSession,
 )
-from ..protocol.exchange import Broadcast, Exchange, Incoming, Outgoing, RoundContext
+from ..protocol.exchange import Exchange, Incoming, RoundContext
 from ..protocol.machine import Dial, Drop, Expect, Machine, Permit, Provide, Work
 from ..protocol.messages import (
     Abort,
@@ -40,13 +36,10 @@ from ..protocol.messages import (
     Acceptance,
     Cause,
     Closed,
-    CloseList,
     Cosign,
     Cosignature,
-    Decline,
     Declined,
     Evaluated,
-    Evaluation,
     Fetch,
     Grant,
     Invitation,
@@ -60,11 +53,8 @@ from ..protocol.messages import (
     Release,
     RequestCosignature,
     RequestSession,
-    RoundKeyStatement,
-    RoundOffer,
     RoundRecord,
     RoundStatement,
-    SealedHead,
     SendModel,
     SessionEnd,
     SessionOffer,
@@ -76,41 +66,10 @@ from ..protocol.rounds import Phase, Step
 from ..protocol.session import new_nonce, session_id
 from ..protocol.site import OwnerPlan
 from ..protocol.statements import open_signed, sign, statement_digest
-from ..protocol.training import Score, model_digest
-from ..protocol.vector import decode_vector, vector_bytes
+from ..protocol.training import model_digest
+from ..protocol.vector import decode_vector
+from .asking import Applied, Asking
 from .store import OwnerStore
-
-
-@dataclass
-class _Question:
-    """What is being asked now: a round, or an evaluation."""
-
-    question: OpenRound
-    signed: Signed
-    name: bytes
-    key: RoundKey
-    context: RoundContext
-    model: Broadcast
-    begun: float
-    offers: dict[str, Signed] = field(default_factory=dict)
-    outgoing: dict[bytes, tuple[str, Outgoing]] = field(default_factory=dict)
-    answered: set[str] = field(default_factory=set)
-    closes: dict[str, tuple[bytes, CloseList]] = field(default_factory=dict)
-    heads: dict[str, SealedHead] = field(default_factory=dict)
-    releases: dict[str, Incoming] = field(default_factory=dict)
-    totals: dict[int, Words] = field(default_factory=dict, repr=False)
-    statements: dict[str, Signed] = field(default_factory=dict)
-    records: dict[str, RoundRecord] = field(default_factory=dict)
-    applied: "_Applied | None" = None
-
-
-@dataclass(frozen=True)
-class _Applied:
-    """What the work thread says about a step that was taken."""
-
-    contributors: int
-    metrics: dict[str, float]
-    score: Score | None
 
 
 class ModelOwner(Machine):
@@ -146,7 +105,7 @@ class ModelOwner(Machine):
         self._session: bytes | None = None
         self._round = rounds_done
         self._unscored = False
-        self._asking: _Question | None = None
+        self._asking: Asking | None = None
         self._deadline: float | None = None
 
     def handlers(self) -> dict[type[Message], Callable[[str, Any, float], None]]:
@@ -253,7 +212,7 @@ class ModelOwner(Machine):
         order = sorted(here, key=lambda name: digest(Label.COHORT_SAMPLE, seed, at, name.encode()))
         return tuple(sorted(order[: self._plan.cohort]))
 
-    def _ask(self, purpose: Purpose, number: int, cohort: tuple[str, ...], now: float) -> _Question:
+    def _ask(self, purpose: Purpose, number: int, cohort: tuple[str, ...], now: float) -> Asking:
         if self._session is None:
             raise IllegalMessage("no session is open")
         training = self._plan.training_plan(max(number - 1, 0))
@@ -283,16 +242,10 @@ class ModelOwner(Machine):
         name = statement_digest(OpenRound, signed)
         context = RoundContext.of(question, name)
         broadcast = self.exchange.broadcast(Label.MODEL, context, [encoded, model])
-        return _Question(question, signed, name, key, context, broadcast, now)
+        return Asking(self.charter, self.exchange, question, signed, name, key, context, broadcast, now)
 
     def _on_offer_round(self, peer: str, message: OfferRound, now: float) -> None:
-        asking = self._open_question(peer)
-        offer = open_signed(self.charter, message.offer, RoundOffer, Role.SECURE_WORKER)
-        if offer.holder != peer or message.offer.signer != peer or offer.open_round != asking.name:
-            raise WrongOpenRound("offers a key for another question", party=peer)
-        check_public_key(offer.key, party=peer)
-        asking.offers[peer] = message.offer
-        if set(asking.offers) == set(self._holders):
+        if self._open_question(peer).take_offer(peer, message.offer):
             self.move(Step.OFFERED)
             self._invite(now)
 
@@ -305,87 +258,48 @@ class ModelOwner(Machine):
             self.send(party, Invitation(open_round=asking.signed, offers=offers))
 
     def _on_acceptance(self, peer: str, message: Acceptance, now: float) -> None:
-        asking = self._open_question(peer)
-        said = open_signed(self.charter, message.key, RoundKeyStatement, Role.DATA_OWNER, Role.EVALUATOR)
-        if said.party != peer or message.key.signer != peer:
-            raise WrongSender("accepts for somebody else", party=peer)
-        if said.open_round != asking.name:
-            raise WrongOpenRound("accepts another question", party=peer)
-        if peer not in asking.question.cohort:
-            raise NotInCohort("was not asked", party=peer)
-        check_public_key(said.key, party=peer)
-        outgoing = asking.model.address(peer, said.key)
-        asking.outgoing[outgoing.subject] = (peer, outgoing)
+        outgoing = self._open_question(peer).address(peer, message.key)
         self.send(peer, SendModel(head=outgoing.head))
 
     def _on_fetch(self, peer: str, message: Fetch, now: float) -> None:
-        asking = self._open_question(peer)
-        recipient, outgoing = asking.outgoing.get(message.subject, ("", None))
-        if outgoing is None or recipient != peer:
-            raise IllegalMessage("asks for a body that is not addressed to it", party=peer)
-        self.effect(Provide(peer, outgoing))
+        self.effect(Provide(peer, self._open_question(peer).body_for(peer, message.subject)))
         self.effect(Permit(peer, message.subject))
 
     def _on_declined(self, peer: str, message: Declined, now: float) -> None:
         asking = self._open_question(peer)
-        decline = open_signed(self.charter, message.decline, Decline, Role.DATA_OWNER)
-        if decline.party != peer or message.decline.signer != peer or decline.open_round != asking.name:
-            raise WrongOpenRound("declines another question, or for somebody else", party=peer)
-        asking.answered.add(peer)
+        asking.take_decline(peer, message.decline)
         self.tell(Said(text=f"round {asking.question.round}: {peer} declined"))
 
     # --- the sum
 
     def _on_closed(self, peer: str, message: Closed, now: float) -> None:
         asking = self._open_question(peer)
-        close = open_signed(self.charter, message.close, CloseList, Role.SECURE_WORKER)
-        if close.holder != peer or message.close.signer != peer or close.open_round != asking.name:
-            raise WrongOpenRound("closes another question", party=peer)
-        strangers = set(close.contributors) - set(asking.question.cohort)
-        if strangers or len(close.contributions) < self.charter.rules.minimum_cohort:
-            raise NotInCohort("closed over a set the question does not allow", party=peer)
-        name = statement_digest(CloseList, message.close)
-        known, first = asking.closes.setdefault(peer, (name, close))
-        if known != name:
-            raise SplitView("closed one round over two contributor sets", party=peer)
-        if self.phase is Phase.COLLECTING and set(asking.closes) == set(self._holders):
+        close = asking.take_close(peer, message.close)
+        if self.phase is Phase.COLLECTING and close is not None:
             self._deadline = now + self.charter.rules.deadlines.release
             self.move(Step.SET_CLOSED)
-            self.tell(RoundClosed(asking.question.round, first.contributors, first.declined, first.missing))
+            self.tell(RoundClosed(asking.question.round, close.contributors, close.declined, close.missing))
 
     def _on_release(self, peer: str, message: Release, now: float) -> None:
-        asking = self._open_question(peer)
-        if peer in asking.heads:
-            raise SplitView("releases twice", party=peer)
-        name, close = asking.closes[peer]
-        sections = [vector_bytes(asking.question)]
-        header = self.exchange.examine(message.head, Label.AGGREGATE, asking.context, peer, asking.key, sections)
-        if header.close != name or header.contributors != len(close.contributions):
-            raise SplitView("releases a sum over another set than it closed with", party=peer)
-        asking.heads[peer] = message.head
-        self._fetch(asking, peer)
+        self._receive(peer, self._open_question(peer).take_release(peer, message.head))
 
-    def _fetch(self, asking: _Question, peer: str) -> None:
-        incoming = self.exchange.open(asking.heads[peer], asking.key)
-        asking.releases[peer] = incoming
+    def _receive(self, peer: str, incoming: Incoming) -> None:
         self.effect(Expect(peer, incoming))
         self.send(peer, Fetch(subject=incoming.subject))
 
     def transfer_failed(self, peer: str, subject: bytes, error: Misbehaviour, now: float) -> None:
         """Ask for an aggregate again if only the connection broke; one that does not open ends the session."""
         asking = self._asking
-        head = asking.heads.get(peer) if asking is not None else None
-        if asking is None or head is None or head.subject != subject or self.phase is not Phase.RECEIVING:
+        if asking is None or self.phase is not Phase.RECEIVING:
             return
-        if isinstance(error, PeerLost):
-            self._fetch(asking, peer)
-        else:
-            self._fail(Cause.FAULT, f"the aggregate of {peer} does not open: {error.reason}")
+        match asking.may_fetch_again(peer, subject, error):
+            case True:
+                self._receive(peer, asking.fetch(peer))
+            case False:
+                self._fail(Cause.FAULT, f"the aggregate of {peer} does not open: {error.reason}")
 
     def _on_grant(self, peer: str, message: Grant, now: float) -> None:
-        release = self._open_question(peer).releases.get(peer)
-        if release is None or message.ticket.subject != release.subject:
-            raise IllegalMessage("grants a transfer that was not asked for", party=peer)
+        self._open_question(peer).grants(peer, message.ticket.subject)
         self.effect(Dial(peer, message.ticket))
 
     def opened(self, peer: str, incoming: Incoming, sections: tuple[memoryview, ...], now: float) -> None:
@@ -395,34 +309,31 @@ class ModelOwner(Machine):
             return
         question = asking.question
         self.effect(Drop(incoming.subject))
-        asking.totals[self._holders.index(peer)] = from_wire(question.plan, sections[0], question.words)
-        if len(asking.totals) < len(self._holders):
+        if not asking.take_total(peer, sections[0]):
             return
-        asking.key.erase()
         total = self._scheme.combiner(question.plan, question.words).combine(asking.totals)
-        contributors = len(asking.closes[peer][1].contributions)
-        scored = self._plan.evaluates_after(question.round - 1)
+        contributors, scored = asking.contributors, self._plan.evaluates_after(question.round - 1)
         self.move(Step.AGGREGATE_OPENED)
         self._deadline = None
         for holder, signed in asking.statements.items():
             self._cosign(holder, signed)
         self.effect(Work(asking.name.hex(), lambda: self._apply(question, total, contributors, scored=scored)))
 
-    def _apply(self, question: OpenRound, total: Words, contributors: int, *, scored: bool) -> _Applied:
+    def _apply(self, question: OpenRound, total: Words, contributors: int, *, scored: bool) -> Applied:
         """Run on the work thread: decode, take the step, checkpoint, score."""
         decoded = decode_vector(question, self._model.layout, total, contributors)
         reduced = decoded.means() if self._plan.reduction == "mean" else decoded.sums
         self._model.apply(question.kind, list(reduced))
         self._store.checkpoint(self._model, question.round)
         score = self._model.evaluate() if scored else None
-        return _Applied(contributors, decoded.metrics, score)
+        return Applied(contributors, decoded.metrics, score)
 
     def worked(self, tag: str, result: Any, now: float) -> None:
         """Note that the step was taken, or that it could not be."""
         asking = self._asking
         if asking is None or tag != asking.name.hex() or self.phase is not Phase.APPLYING:
             return
-        if not isinstance(result, _Applied):
+        if not isinstance(result, Applied):
             self._fail(Cause.LOCAL, f"the aggregate of round {asking.question.round} could not be applied: {result}")
             return
         asking.applied = result
@@ -435,20 +346,7 @@ class ModelOwner(Machine):
     # --- the record
 
     def _on_request_cosignature(self, peer: str, message: RequestCosignature, now: float) -> None:
-        asking = self._open_question(peer)
-        statement = open_signed(self.charter, message.statement, RoundStatement, Role.SECURE_WORKER)
-        release = asking.releases.get(peer)
-        if statement.holder != peer or message.statement.signer != peer or statement.open_round != asking.name:
-            raise WrongOpenRound("states the outcome of another round", party=peer)
-        name, close = asking.closes[peer]
-        if release is None or (statement.close, statement.contributors, statement.release, statement.commitment) != (
-            name,
-            close.contributors,
-            release.subject,
-            release.header.commitment,
-        ):
-            raise SplitView("states another outcome than it released", party=peer)
-        asking.statements[peer] = message.statement
+        self._open_question(peer).take_statement(peer, message.statement)
         if self.phase is not Phase.RECEIVING:
             self._cosign(peer, message.statement)
 
@@ -459,13 +357,7 @@ class ModelOwner(Machine):
 
     def _on_round_record(self, peer: str, message: RoundRecord, now: float) -> None:
         asking = self._open_question(peer)
-        if peer not in asking.statements or message.statement != asking.statements[peer]:
-            raise WrongOpenRound("records another statement than it asked us to sign", party=peer)
-        for cosignature in message.cosignatures:
-            key = self.charter.party(cosignature.party).identity.signing
-            signed = message.statement.statement
-            verify(key, Label.ROUND_STATEMENT, signed, cosignature.signature, party=cosignature.party)
-        asking.records[peer] = message
+        asking.take_record(peer, message)
         self._store.record(asking.question.round, peer, encode(message))
         self._conclude(now)
 
@@ -492,12 +384,8 @@ class ModelOwner(Machine):
 
     def _on_evaluated(self, peer: str, message: Evaluated, now: float) -> None:
         asking = self._open_question(peer)
-        said = open_signed(self.charter, message.evaluation, Evaluation, Role.EVALUATOR)
-        if said.party != peer or message.evaluation.signer != peer or said.open_round != asking.name:
-            raise WrongOpenRound("scores another model", party=peer)
-        score = said.score
+        score = asking.take_score(peer, message.evaluation)
         self.tell(Scored(self._round, peer, score.examples, score.loss, score.accuracy, tuple(score.shares)))
-        asking.answered.add(peer)
         if self.phase is Phase.EVALUATING and asking.answered >= set(asking.question.cohort):
             self._end_evaluation(now)
 
@@ -602,7 +490,7 @@ class ModelOwner(Machine):
 
     # --- small things
 
-    def _open_question(self, peer: str) -> _Question:
+    def _open_question(self, peer: str) -> Asking:
         if self._asking is None:
             raise WrongOpenRound("answers a question that is not open", party=peer)
         return self._asking

@@ -20,13 +20,13 @@ from ..crypto.identity import Identity
 from . import limits
 from .charter import Charter
 from .codec import decode_message, encode
-from .errors import IllegalMessage, WrongCharter, WrongSender
+from .errors import IllegalMessage, PeerLost, WrongCharter, WrongSender
 from .lanes.base import BulkDown, BulkUp, Down, Event, Frame, Lanes, Record, Refused, Up
 from .machine import Dial, Drop, Effect, Expect, Finish, Machine, Permit, Provide, Send, Tell, Work
 from .messages import Credit, Grant, Hello, HelloStatement, Message, Refusal
 from .progress import Ended, Progress, RefusedProgress, Said
 from .statements import open_signed, sign
-from .transfers import Completed, Delivered, Failed, TransferEvent, Transfers
+from .transfers import Completed, Delivered, Failed, TransferEvent, Transfers, Unconfirmed
 
 Report = Callable[[Progress], None]
 
@@ -149,6 +149,7 @@ class Party:
             now = self._clock()
             self._take(event, now)
             self._settle()
+        self._transfers.taken()
         now = self._clock()
         for tag, result in self._executor.results():
             if not self.machine.finished:
@@ -263,6 +264,9 @@ class Party:
                 self.machine.transfer_failed(peer, subject, error, now)
             case Delivered(peer, subject):
                 self.machine.delivered(peer, subject, now)
+            case Unconfirmed(peer, subject, reason):
+                # Not refused and mostly not even a loss: the other side ends a connection once it has everything.
+                self.machine.transfer_failed(peer, subject, PeerLost(reason, party=peer), now)
         self._settle()
 
     # --- out

@@ -2,7 +2,12 @@
 
 A receiver grants credit when the bulk connection is up and again each time half the window has been opened, so at most
 `limits.CREDIT_WINDOW` records of a transfer exist between sender and opener. A record beyond the credit ends the
-transfer. A transfer that stands still for `limits.STALL` seconds is given up, so a slot is never held by silence.
+transfer; credit granted while a batch of records is taken counts only from the next batch, or a sender that ignores
+credit would never be noticed. A transfer that stands still for `limits.STALL` seconds is given up, so a slot is never
+held by silence.
+
+That the last record was handed to the lane does not say that it arrived: a connection that ends after that is reported
+too, as `Unconfirmed`, and the role knows whether it was still waiting for a receipt.
 """
 
 from collections.abc import Iterator
@@ -37,6 +42,8 @@ class _In:
     moved: float
     taken: int = 0
     granted: int = 0
+    allowed: int = 0
+    """What had been granted when the records now being taken came in."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +72,16 @@ class Delivered:
     subject: bytes
 
 
-TransferEvent = Completed | Failed | Delivered
+@dataclass(frozen=True)
+class Unconfirmed:
+    """The connection of an outgoing envelope ended after its last record was handed over; it may have arrived."""
+
+    peer: str
+    subject: bytes
+    reason: str
+
+
+TransferEvent = Completed | Failed | Delivered | Unconfirmed
 
 
 class Transfers:
@@ -109,14 +125,14 @@ class Transfers:
             out.credit = max(out.credit, credit.records)
 
     def record(self, peer: str, subject: bytes, data: Buffer, now: float) -> tuple[list[Credit], list[TransferEvent]]:
-        """Take a record; return credit to grant and what it completed or ended."""
+        """Take a record; return credit to grant and what it completed or ended. Call `taken` after each batch."""
         entry = self._in.get(subject)
         if entry is None or entry.peer != peer:
             return [], []
         entry.moved = now
         entry.taken += 1
         try:
-            if entry.taken > entry.granted:
+            if entry.taken > entry.allowed:
                 raise CreditExceeded("sent more records than it had credit for", party=peer)
             if entry.incoming.feed(data):
                 sections = entry.incoming.finish()
@@ -130,13 +146,20 @@ class Transfers:
             return [Credit(subject=subject, records=entry.granted)], []
         return [], []
 
+    def taken(self) -> None:
+        """Note that all that had come in has been taken: what comes next may use what was granted until now."""
+        for entry in self._in.values():
+            entry.allowed = entry.granted
+
     def down(self, peer: str, subject: bytes, reason: str) -> list[TransferEvent]:
         """Note that a bulk connection is gone."""
         out = self._out.get(subject)
         if out is not None and out.peer == peer:
             out.up = False
-            finished, out.credit = out.done, 0
-            return [] if finished else [Failed(peer, subject, PeerLost(f"bulk connection lost: {reason}", party=peer))]
+            out.credit = 0
+            if out.done:
+                return [Unconfirmed(peer, subject, reason)]
+            return [Failed(peer, subject, PeerLost(f"bulk connection lost: {reason}", party=peer))]
         entry = self._in.get(subject)
         if entry is not None and entry.peer == peer:
             self.drop(subject)

@@ -81,20 +81,29 @@ class Intake:
         if sender is None or (len(self._opening) >= limits.UPLOADS_IN_FLIGHT and sender not in self._opening):
             return None
         head = self._waiting.pop(sender)
-        replaced = self._opening.pop(sender, None)
-        staging = self._spare.pop() if self._spare else None
         try:
-            incoming = self._exchange.open(head, self.key, staging)
+            incoming = self._exchange.open(head, self.key, self._spare[-1] if self._spare else None)
         except BadWrappedKey as error:
+            # An upload of this sender that is under way keeps its place: each such head would make room for one more.
             raise BadWrappedKey(error.reason, party=sender) from None
+        del self._spare[-1:]
+        replaced = self._opening.pop(sender, None)
         self._opening[sender] = incoming.subject
         return sender, incoming, replaced
 
     def add(self, sender: str, incoming: Incoming, section: memoryview) -> Added:
-        """Add an opened body to the total; the one place where an update meets the sum."""
+        """Add an opened body to the total; the one place where an update meets the sum.
+
+        Raises:
+            AlreadyContributed: this contributor is in the total.
+        """
+        if sender in self.added:
+            raise AlreadyContributed("has its receipt; a second upload is not added", party=sender)
         words = from_wire(self.question.plan, section, self.question.words)
         self._holder.accumulate(self._total, words)
         self._release_slot(sender, incoming.staging)
+        # A second envelope announced while the first came in would be added on top of it.
+        self._waiting.pop(sender, None)
         self.added[sender] = Added(incoming.subject, incoming.header.commitment)
         return self.added[sender]
 
@@ -119,10 +128,11 @@ class Intake:
         if self._opening.get(sender) == subject:
             self._release_slot(sender, None)
 
-    def decline(self, party: str) -> None:
-        """Note that a data owner takes no part."""
+    def decline(self, party: str) -> bytes | None:
+        """Note that a data owner takes no part; return the subject of an upload that this breaks off."""
         self.declined.add(party)
         self._waiting.pop(party, None)
+        return self._opening.pop(party, None)
 
     def contributions(self) -> tuple[Contribution, ...]:
         """Return the contributor set, sorted by name."""

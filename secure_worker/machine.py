@@ -270,7 +270,10 @@ class SecureWorker(Machine):
         if decline.open_round != intake.open_round:
             raise WrongOpenRound("declines another round", party=peer)
         if peer in intake.outstanding:
-            intake.decline(peer)
+            broken = intake.decline(peer)
+            if broken is not None:
+                self.effect(Drop(broken))
+                self._start_uploads()
         self._close_if_complete(now)
 
     # --- closing and releasing
@@ -374,6 +377,9 @@ class SecureWorker(Machine):
         key = self.charter.party(peer).identity.signing
         verify(key, Label.ROUND_STATEMENT, attestation.signed.statement, message.cosignature.signature, party=peer)
         attestation.cosignatures[peer] = message.cosignature
+        if peer == self._owner and self._deadline is not None:
+            # It has the aggregate, and waits for the record from now on: no longer than the statement may take.
+            self._deadline = min(self._deadline, now + self.charter.rules.deadlines.statement)
         if set(attestation.cosignatures) == attestation.expected:
             self._attest()
 

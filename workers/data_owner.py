@@ -72,6 +72,7 @@ class _Sent:
     round: int
     open_round: bytes
     commitments: dict[str, bytes]
+    receipted: bool = False
     close: dict[str, bytes] = field(default_factory=dict)
     statements: dict[str, bytes] = field(default_factory=dict)
 
@@ -226,9 +227,11 @@ class DataOwner(Recipient):
         self.effect(Drop(upload.outgoing.subject))
         if all(each.receipted for each in self._uploads.values()):
             deadlines = self.charter.rules.deadlines
-            self.asked.deadline = now + deadlines.upload + deadlines.close
+            # The holders wait for others until their own deadline, which began when they offered a key, before us.
+            self.asked.deadline = now + deadlines.join + deadlines.upload + deadlines.close
             # The update and its shares have left; nothing here needs them any more.
             self._uploads.clear()
+            self._sent[-1].receipted = True
             self.asked.model = None
             self.move(Step.RECEIPTED)
 
@@ -244,23 +247,28 @@ class DataOwner(Recipient):
         close = open_signed(self.charter, message.close, CloseList, Role.SECURE_WORKER)
         if close.holder != peer or message.close.signer != peer:
             raise WrongSender("passes on somebody else's Close list", party=peer)
-        if self.asked is None or close.open_round != self.asked.open_round:
-            self._remembered(peer, close.open_round)
-            return
         ours = [entry.commitment for entry in close.contributions if entry.party == self.name]
-        if self.phase not in (Phase.CONTRIBUTED, Phase.CLOSED):
+        current = self.asked if self.asked is not None and self.asked.open_round == close.open_round else None
+        if current is not None and self.phase not in (Phase.CONTRIBUTED, Phase.CLOSED):
             if ours:
                 raise SplitView("closed with a contribution that has no receipt yet", party=peer)
             self.give_up(f"{peer} closed without us")
             return
+        if close.open_round in self._seen.values() and close.open_round not in {sent.open_round for sent in self._sent}:
+            return  # declined, or given up: there is nothing of ours to hold it to
         sent = self._remembered(peer, close.open_round)
+        if not sent.receipted:
+            return
+        # Checked for a round that is over here too: a second list is evidence whenever it comes.
         if ours != [sent.commitments[peer]]:
             raise SplitView("receipted our contribution and closed without it", party=peer)
         name = statement_digest(CloseList, message.close)
         if sent.close.setdefault(peer, name) != name:
             raise SplitView("closed one round over two contributor sets", party=peer)
+        if current is None:
+            return
         deadlines = self.charter.rules.deadlines
-        self.asked.deadline = now + deadlines.release + deadlines.statement
+        current.deadline = now + deadlines.release + deadlines.statement
         if self.phase is Phase.CONTRIBUTED and set(sent.close) == set(self._holders):
             self.tell(RoundClosed(sent.round, close.contributors, close.declined, close.missing))
             self.move(Step.SET_CLOSED)

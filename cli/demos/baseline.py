@@ -1,7 +1,8 @@
 """The centralised baseline, in a process of its own: the same model, trained on everybody's data in one place.
 
-It reads one JSON line, its question, and prints one, its score. It runs at the lowest priority, so that it takes only
-what the federation leaves idle, and ends when its standard input does, so that it does not outlive its launcher.
+It reads one JSON line, its question, and prints one, its score. It gives way to the federation, but not so far
+that a busy machine never lets it finish, and ends when its standard input does, so that it does not outlive its
+launcher.
 """
 
 import contextlib
@@ -24,7 +25,7 @@ from ...protocol.training import Score
 from ..errors import MISUSE, OK
 from .recipes import Act, Recipe
 
-_NICE = 19
+_NICE = 5
 
 
 class Question(msgspec.Struct, frozen=True):
@@ -84,7 +85,7 @@ class Baseline:
         words = self._said[1].decode(errors="replace").strip().splitlines()
         return words[-1] if words else f"it ended with status {self._process.returncode}"
 
-    def stop(self) -> None:
+    def close(self) -> None:
         """End the process, whatever it is doing."""
         self._process.kill()
         self._process.wait()
@@ -102,7 +103,9 @@ class Baseline:
 
 def answer(question: Question) -> Score:
     """Train and return the final score; raises `SiteFileError` as the task does."""
-    plans = [plan.training_plan(number - 1) for first, plan in question.acts for number in range(first, plan.rounds + 1)]
+    plans = [
+        plan.training_plan(number - 1) for first, plan in question.acts for number in range(first, plan.rounds + 1)
+    ]
     task = load_task(question.factory, question.options)
     return train_centralised(task, plans, owners=question.owners, seed=question.seed)
 

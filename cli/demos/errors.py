@@ -8,10 +8,14 @@ class DemoError(Misuse):
 
 
 class PartyFailed(Misbehaviour):
-    """A party's process ended before its work was done."""
+    """A party's process ended before its work was done; the sentence names it, and so does `party`."""
+
+    def __init__(self, sentence: str, *, party: str | None = None) -> None:
+        super().__init__(sentence)
+        self.party = party
 
 
-class StoppedByOperator(Exception):  # noqa: N818 - no error: the person who runs the demo ended it
+class StoppedByOperator(Exception):
     """A signal asked the launcher to stop; `number` says which."""
 
     def __init__(self, number: int) -> None:

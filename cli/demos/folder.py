@@ -10,7 +10,6 @@ One program makes every key here. Only a demo may do that: whoever runs it could
 import contextlib
 import secrets
 import socket
-from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ from ...crypto.files import create_file, reason, replace_file
 from ...crypto.identity import Identity
 from ...protocol import charter as charters
 from ...protocol.charter import Charter, Mode, Party, Role, Rules, SchemeName, TrainingLimits
-from ...protocol.site import LocalLimits, OwnerPlan, Site, TaskEntry
+from ...protocol.site import OwnerPlan
 from ..keygen import CARD, SECRET
 from .errors import DemoError
 from .recipes import DEADLINES, Member, Recipe
@@ -108,14 +107,13 @@ def write_parties(recipe: Recipe, run: Path, plan: OwnerPlan) -> Charter:
 
 def write_site(recipe: Recipe, member: Member, folder: Path, plan: OwnerPlan) -> None:
     """Write one party's site file, over the one of an earlier act; only the model owner's holds `plan`."""
-    site = Site(
-        limits=LocalLimits(tasks=(recipe.task,)) if member.options is not None else LocalLimits(),
-        tasks={}
-        if member.options is None
-        else {recipe.task: TaskEntry(factory=recipe.factory, options=dict(member.options))},
-        owner=plan if member.role is Role.MODEL_OWNER else None,
-    )
-    text = _HEADER.format(name=member.name, role=member.role.words) + tomli_w.dumps(_changed(site))
+    table: dict[str, Any] = {}
+    if member.options is not None:
+        table["limits"] = {"tasks": [recipe.task]}
+        table["tasks"] = {recipe.task: {"factory": recipe.factory, "options": dict(member.options)}}
+    if member.role is Role.MODEL_OWNER:
+        table["owner"] = {name: value for name, value in msgspec.to_builtins(plan).items() if value is not None}
+    text = _HEADER.format(name=member.name, role=member.role.words) + tomli_w.dumps(table)
     write_text(folder / SITE, text, mode=0o600)
 
 
@@ -150,23 +148,3 @@ def free_ports(count: int) -> list[int]:
                 taken.bind(("127.0.0.1", port))
                 found.append(port)
     raise DemoError(f"found no {count} free ports on 127.0.0.1")
-
-
-def _changed(struct: msgspec.Struct) -> dict[str, Any]:
-    """Return a struct as TOML takes it, without the lines that say what is so anyway."""
-    out: dict[str, Any] = {}
-    for info in msgspec.structs.fields(struct):
-        value = getattr(struct, info.name)
-        default = info.default if info.default is not msgspec.NODEFAULT else None
-        if value is None or (value == default and not isinstance(value, msgspec.Struct)):
-            continue
-        if isinstance(value, msgspec.Struct):
-            value = _changed(value)
-        elif isinstance(value, Mapping):
-            value = {key: _changed(item) if isinstance(item, msgspec.Struct) else item for key, item in value.items()}
-        else:
-            value = msgspec.to_builtins(value)
-        if value == {}:
-            continue
-        out[info.name] = list(value) if isinstance(value, tuple) else value
-    return out

@@ -7,7 +7,7 @@ Rules of the file:
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +63,7 @@ class Recipe:
     minimum_cohort: int
     unsafe_small_cohort: str | None = None
     needs: tuple[str, ...] = ("torch", "safetensors", "matplotlib")
-    closing: Callable[[Path], list[str]] = field(default=lambda model: [])
+    closing: Callable[[Path], list[str]] | None = None
     """Lines about the finished model, from its file."""
 
     def named(self, role: Role) -> tuple[Member, ...]:
@@ -83,6 +83,11 @@ def recipe(name: str) -> Recipe:
     return found
 
 
+def counted(number: int, noun: str) -> str:
+    """Return "1 round" or "2 rounds"."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
 def _owner(options: Mapping[str, Any]) -> Member:
     return Member("owner", Role.MODEL_OWNER, "cyan", "The model owner", options)
 
@@ -95,7 +100,7 @@ def _digits_acts(rounds: int, seed: int) -> tuple[Act, ...]:
     plan = OwnerPlan(
         task="digits", rounds=rounds, batches=10, batch_size=32, learning_rate=0.3, final_learning_rate=0.0, seed=seed
     )
-    return (Act(f"{rounds} round(s), in each 10 batches of 32 at every data owner", plan),)
+    return (Act(f"{counted(rounds, 'round')}, in each 10 batches of 32 at every data owner", plan),)
 
 
 def _toy_acts(rounds: int, seed: int) -> tuple[Act, ...]:
@@ -105,7 +110,7 @@ def _toy_acts(rounds: int, seed: int) -> tuple[Act, ...]:
     first = Act("act 1: one round of 10 local steps", plan(1, 10))
     if rounds == 1:
         return (first,)
-    return (first, Act(f"act 2: {rounds - 1} round(s) of 5 local steps", plan(rounds, 5), first=2))
+    return (first, Act(f"act 2: {counted(rounds - 1, 'round')} of 5 local steps", plan(rounds, 5), first=2))
 
 
 def _toy_closing(model: Path) -> list[str]:

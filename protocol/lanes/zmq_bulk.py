@@ -23,7 +23,6 @@ from .zmq_sockets import (
     Monitor,
     Received,
     Routed,
-    bind,
     bounded,
     receive,
     transmit,
@@ -46,12 +45,8 @@ class BulkServer(Routed):
         socket.setsockopt(zmq.ZAP_ENFORCE_DOMAIN, 1)
         socket.heartbeat_ivl = int(limits.PING_EVERY * 1000)
         socket.heartbeat_timeout = int(limits.SILENCE * 1000)
-        try:
-            self.endpoint = bind(socket, endpoint)
-        except BaseException:
-            socket.close(linger=0)
-            raise
         super().__init__(loop, socket, limits.BULK_QUEUE)
+        self.listen(endpoint)
         self._book = book
         self._unfinished: dict[bytes, float] = {}
         """Routes that are to be told of the end once their queue has room, and until when to try."""
@@ -86,7 +81,7 @@ class BulkServer(Routed):
         """Take the empty frame that opens a connection whose ticket ZAP used up."""
         number = got.user
         grant = self._book.by_number(int(number)) if number.isdecimal() else None
-        if grant is None or grant.connection is not None:
+        if grant is None:
             return None
         grant.connection = got.route
         if len(got.frame) != 0:

@@ -27,7 +27,6 @@ from .zmq_sockets import (
     Received,
     Routed,
     ZmqSocket,
-    bind,
     bounded,
     curve_bound,
     insist,
@@ -70,12 +69,8 @@ class ControlServer(Routed):
         socket.zap_domain = CONTROL_DOMAIN
         # Without this, libzmq admits any key whenever nothing answers at the ZAP address.
         socket.setsockopt(zmq.ZAP_ENFORCE_DOMAIN, 1)
-        try:
-            self.endpoint = bind(socket, endpoint)
-        except BaseException:
-            socket.close(linger=0)
-            raise
         super().__init__(loop, socket, limits.CONTROL_QUEUE)
+        self.listen(endpoint)
         self._frame_limit = frame_limit
         self._silence = silence
         self._by_peer: dict[str, Connection] = {}

@@ -256,6 +256,18 @@ class Routed:
         loop.watch(socket, self.read)
         loop.watch(self._monitor.socket, self.read)
 
+    def listen(self, endpoint: str) -> None:
+        """Bind; `endpoint` then holds the address as bound. Raises `LaneError`, with everything closed.
+
+        Only now that the monitor watches: of a connection that came before it, no end would ever be seen, and none of
+        its frames could be told from those of a connection that has ended.
+        """
+        try:
+            self.endpoint = bind(self.socket, endpoint)
+        except BaseException:
+            self.close()
+            raise
+
     def admit(self, got: Received) -> Connection | None:
         """Return the connection a first frame opens, or None to ignore that connection from now on."""
         raise NotImplementedError

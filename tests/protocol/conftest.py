@@ -10,7 +10,6 @@ from typing import Any
 import msgspec
 import pytest
 from msgspec import inspect
-
 from tertium.crypto.errors import Misuse
 from tertium.crypto.identity import Identity
 from tertium.crypto.labels import Label

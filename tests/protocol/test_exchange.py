@@ -7,7 +7,6 @@ import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-
 from tertium.crypto import sealing
 from tertium.crypto.errors import BadBody, BadSignature, BadWrappedKey, CommitmentMismatch, Misbehaviour
 from tertium.crypto.identity import Identity
@@ -85,7 +84,8 @@ def test_check_2_another_partys_envelope(world: World) -> None:
 
 def test_check_2_a_signature_under_another_label(world: World) -> None:
     head = world.seal().head
-    signature = world.identities["alice"].sign(Label.RECEIPT, frame(Label.CONTRIBUTION, [head.header, head.wrapped_key]))
+    signed = frame(Label.CONTRIBUTION, [head.header, head.wrapped_key])
+    signature = world.identities["alice"].sign(Label.RECEIPT, signed)
     with pytest.raises(BadSignature):
         world.examine(msgspec.structs.replace(head, signature=signature))
 
@@ -326,9 +326,7 @@ def test_another_body_under_the_known_content_key_does_not_match_the_commitment(
         (Label.RECEIPT, "alice", "third"),
     ],
 )
-def test_what_the_table_does_not_list_cannot_be_sealed(
-    world: World, label: Label, sender: str, recipient: str
-) -> None:
+def test_what_the_table_does_not_list_cannot_be_sealed(world: World, label: Label, sender: str, recipient: str) -> None:
     with pytest.raises(WrongLabel):
         world.seal(sender, label=label, recipient=recipient)
     assert not world.handled[sender]

@@ -4,7 +4,6 @@ import typing
 from typing import Any
 
 import pytest
-
 from tertium.crypto.labels import Label
 from tertium.owner.machine import ModelOwner
 from tertium.protocol.charter import Role

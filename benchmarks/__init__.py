@@ -1,0 +1,1 @@
+"""Timings and figures that the documentation quotes; run with `make bench`."""

@@ -1,0 +1,241 @@
+"""A demo from its first key to its last line.
+
+The order: a fresh run folder with everybody's keys and files; the parties' processes, one run an act; the centralised
+baseline beside them; model, plot and summary in the folder; then what was learned, and who saw what, counted from what
+the parties reported. The summary is written last: a folder that has one is complete.
+"""
+
+import contextlib
+import importlib.util
+import signal
+import time
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+
+import click
+import msgspec
+
+from ...learning.extras import missing
+from ...protocol.charter import Charter, Mode, Role
+from ...protocol.progress import Opened, RoundDone, Scored
+from ...protocol.training import Score
+from ..running import TERMINATED
+from .baseline import Baseline
+from .errors import DemoError, PartyFailed, StoppedByOperator
+from .folder import CHARTER, copy_model, default_folder, make_folder, write_parties, write_site, write_text
+from .launcher import Launcher, Line
+from .picture import draw
+from .recipes import Recipe, counted
+from .screen import Screen, screen_for
+
+_BASELINE_WAIT = 300.0
+"""Most seconds the baseline may take after the federation has finished."""
+_POLL = 0.1
+
+
+class PartyFacts(msgspec.Struct, frozen=True):
+    """A party, as the summary lists it."""
+
+    name: str
+    role: str
+    pid: int
+
+
+class Figures(msgspec.Struct, frozen=True):
+    """A score on the held-out data."""
+
+    accuracy: float | None
+    loss: float | None
+
+
+class Summary(msgspec.Struct, frozen=True):
+    """What `--json` prints and `summary.json` holds. Scripts rely on these names."""
+
+    demo: str
+    mode: str
+    rounds: int
+    seed: int
+    parties: tuple[PartyFacts, ...]
+    accuracy: float | None
+    loss: float
+    centralised: Figures
+    seconds: float
+    run: str
+
+
+@dataclass
+class _Seen:
+    """What the parties reported: the model owner's scores, and who opened what of whom."""
+
+    scores: list[Scored] = field(default_factory=list)
+    rounds: int = 0
+    contributors: set[int] = field(default_factory=set)
+    """How many contributors the sums had."""
+    updates: dict[str, int] = field(default_factory=dict)
+    """Updates opened, by who opened them."""
+    sums: dict[str, int] = field(default_factory=dict)
+
+    def take(self, line: Line) -> None:
+        """Count a line."""
+        match line.progress:
+            case Scored() as scored:
+                self.scores.append(scored)
+            case RoundDone(contributors=contributors):
+                self.rounds += 1
+                self.contributors.add(contributors)
+            case Opened(label="contribution"):
+                self.updates[line.party] = self.updates.get(line.party, 0) + 1
+            case Opened(label="aggregate"):
+                self.sums[line.party] = self.sums.get(line.party, 0) + 1
+            case _:
+                pass
+
+
+def play(
+    recipe: Recipe, *, mode: str, rounds: int | None, seed: int, out: Path | None, as_json: bool, verbose: bool
+) -> int:
+    """Run a demo to its end and return the exit status.
+
+    Raises:
+        Misuse: it cannot be run as asked for.
+        PartyFailed: a party's process ended too early; no process is left.
+        KeyboardInterrupt: the operator stopped it; no process is left.
+    """
+    _require_mode(mode)
+    _require_installed(recipe)
+    begun = time.monotonic()
+    total = rounds or recipe.rounds
+    acts = recipe.acts(total, seed)
+    run = out or default_folder(recipe.name, datetime.now().astimezone())
+    make_folder(run)
+    charter = write_parties(recipe, run, acts[0].plan)
+    owner = recipe.named(Role.MODEL_OWNER)[0]
+    launcher, seen = Launcher(recipe.members, run, CHARTER), _Seen()
+    try:
+        with launcher.signals(), screen_for(recipe, total, as_json=as_json, verbose=verbose) as screen:
+            _introduce(screen, recipe, run, charter)
+
+            def watch(line: Line) -> None:
+                seen.take(line)
+                screen.line(line)
+
+            with contextlib.closing(Baseline(recipe, acts, seed, len(recipe.named(Role.DATA_OWNER)), run)) as baseline:
+                for number, act in enumerate(acts):
+                    screen.note(act.title)
+                    if number:
+                        write_site(recipe, owner, run / owner.name, act.plan)
+                    launcher.act(watch, resume=number > 0)
+                score = _baseline_score(baseline, launcher, screen)
+            if not seen.scores or seen.rounds != total:
+                raise PartyFailed(
+                    f"{owner.name} (model owner) finished {seen.rounds} of {total} rounds", party=owner.name
+                )
+            model = copy_model(run, owner.name)
+            draw(run / "progress.png", f"tertium demo {recipe.name}", seen.scores, score)
+            launcher.check()
+    except StoppedByOperator as stop:
+        # SIGINT ends as Ctrl-C ends every command; the others are requests to terminate.
+        if stop.number == signal.SIGINT:
+            raise KeyboardInterrupt from None
+        click.echo("tertium: terminated", err=True)
+        return TERMINATED
+    last = seen.scores[-1]
+    summary = Summary(
+        demo=recipe.name,
+        mode=mode,
+        rounds=total,
+        seed=seed,
+        parties=tuple(
+            PartyFacts(member.name, member.role.value, launcher.pids[member.name]) for member in recipe.members
+        ),
+        accuracy=last.accuracy,
+        loss=last.loss,
+        centralised=Figures(score.accuracy, score.loss) if score else Figures(None, None),
+        seconds=round(time.monotonic() - begun, 2),
+        run=str(run),
+    )
+    encoded = msgspec.json.encode(summary).decode()
+    write_text(run / "summary.json", encoded + "\n")
+    if as_json:
+        click.echo(encoded)
+    else:
+        _conclude(recipe, summary, seen, model)
+    return 0
+
+
+def _require_mode(mode: str) -> None:
+    if mode == Mode.TRUSTED.value:
+        return
+    if mode in {known.value for known in Mode}:
+        raise DemoError(f"mode {mode} is not there yet: this release runs mode trusted")
+    raise DemoError(f"there is no mode {mode[:40]!r}: this release runs mode trusted")
+
+
+def _require_installed(recipe: Recipe) -> None:
+    """Raise `SiteFileError` for a package the demo needs, before anything is written."""
+    for package in recipe.needs:
+        if importlib.util.find_spec(package) is None:
+            raise missing(package)
+
+
+def _introduce(screen: Screen, recipe: Recipe, run: Path, charter: Charter) -> None:
+    for warning in charter.warnings:
+        screen.warn(warning)
+    screen.note(f"tertium demo {recipe.name}: {recipe.title}")
+    screen.note(
+        f"{run}: charter, and a folder with keys for each of {len(recipe.members)} parties. Only a demo makes all keys "
+        "in one place; otherwise each party runs `tertium keygen` for itself."
+    )
+
+
+def _baseline_score(baseline: Baseline, launcher: Launcher, screen: Screen) -> Score | None:
+    """Return the baseline's score, waiting for it; None, said aloud, where there is none."""
+    until = time.monotonic() + _BASELINE_WAIT
+    if not baseline.done:
+        screen.note("training the centralised baseline: the same model on everybody's data in one place")
+    while not baseline.done:
+        launcher.check()
+        if time.monotonic() >= until:
+            screen.warn(f"no centralised baseline: it took more than {_BASELINE_WAIT:.0f} s")
+            return None
+        time.sleep(_POLL)
+    score = baseline.score()
+    if isinstance(score, str):
+        screen.warn(f"no centralised baseline: {score}")
+        return None
+    return score
+
+
+def _conclude(recipe: Recipe, summary: Summary, seen: _Seen, model: Path) -> None:
+    """Print what was learned, who saw what, and what to do next."""
+    run = summary.run
+    data_owners = [member.name for member in recipe.named(Role.DATA_OWNER)]
+    owner = recipe.named(Role.MODEL_OWNER)[0].name
+    rows = [("federated", summary.accuracy, summary.loss)]
+    if summary.centralised.loss is not None:
+        rows.append(("centralised", summary.centralised.accuracy, summary.centralised.loss))
+    click.echo()
+    for name, accuracy, loss in rows:
+        shown = f"accuracy {accuracy:7.2%}, " if accuracy is not None else ""
+        click.echo(f"{name:<12} {shown}loss {loss:.4f}, on {owner}'s test data")
+    for line in recipe.closing(model) if recipe.closing else ():
+        click.echo(line)
+    click.echo()
+    holders = [member.name for member in recipe.named(Role.SECURE_WORKER)]
+    updates = sum(seen.updates.get(name, 0) for name in holders)
+    each = " or ".join(str(number) for number in sorted(seen.contributors))
+    click.echo(
+        f"Who saw what: {', '.join(holders)} (secure worker) opened each single update of {', '.join(data_owners)}, "
+        f"{updates} in all: in mode {summary.mode} it is trusted with them."
+    )
+    click.echo(
+        f"              {owner} (model owner) got {counted(seen.sums.get(owner, 0), 'sum')}, each over {each} "
+        f"updates, and {seen.updates.get(owner, 0)} single ones. All others in a sum "
+        "together can work out the one that is left."
+    )
+    click.echo()
+    click.echo(f"{counted(summary.rounds, 'round')} in {summary.seconds:.1f} s. In {run}: model.safetensors,")
+    click.echo("progress.png, summary.json, the charter, and a folder a party with its keys, site file and log.")
+    click.echo(f"Next: read {run}/{CHARTER}, check who signed it (tertium charter verify {run}/{CHARTER}), then")
+    click.echo("run each party on its own host: tertium keygen --help, tertium charter new --help.")

@@ -1,0 +1,217 @@
+"""How a person sees a demo: one pane a party on a terminal, prefixed lines in a pipe, nothing but problems with --json.
+
+Nothing that a party printed is taken as markup or reaches a terminal unprintable.
+"""
+
+import os
+import time
+from abc import ABC, abstractmethod
+from collections import deque
+
+import click
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.panel import Panel
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Table
+from rich.text import Text
+
+from ...protocol.charter import Role
+from ...protocol.progress import (
+    Opened,
+    RefusedProgress,
+    RoundClosed,
+    RoundDone,
+    RoundOpened,
+    Said,
+    Scored,
+    Sealed,
+    TrainedLocally,
+)
+from .launcher import Line
+from .recipes import Recipe
+
+FEW = 20
+"""Up to this many rounds a pipe shows each; of more, the first, every tenth and the last."""
+EVERY = 10
+_CHATTER = (Sealed, Opened, RoundOpened)
+"""What a pipe shows of the first round only, unless asked for more."""
+_PER_ROUND = (*_CHATTER, TrainedLocally, RoundClosed, RoundDone, Scored)
+_REFRESH = 0.125
+_PANE = (4, 12)
+_NARROW = 60
+
+
+class Screen(ABC):
+    """Shows a demo while it runs."""
+
+    def __enter__(self) -> "Screen":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @abstractmethod
+    def line(self, line: Line) -> None:
+        """Show what a party printed; a line of no party is the launcher's own."""
+
+    @abstractmethod
+    def note(self, text: str) -> None:
+        """Show a line of the launcher's own."""
+
+    def warn(self, text: str) -> None:
+        """Show a line that must not be missed."""
+        self.note(text)
+
+    def close(self) -> None:  # noqa: B027 - lines need no end
+        """Leave the terminal as it was found, with the last state on it."""
+
+
+class Quiet(Screen):
+    """With --json: standard output is for the one object, warnings go to standard error."""
+
+    def line(self, line: Line) -> None:
+        """Show nothing: what a party did wrong is in its log and, if it mattered, in the error at the end."""
+
+    def note(self, text: str) -> None:
+        """Show nothing."""
+
+    def warn(self, text: str) -> None:
+        """Show a line on standard error."""
+        click.echo(printable(text), err=True)
+
+
+class Plain(Screen):
+    """Lines in a pipe, each with its party in front."""
+
+    def __init__(self, recipe: Recipe, rounds: int, *, verbose: bool) -> None:
+        self._holders = {member.name for member in recipe.named(Role.SECURE_WORKER)}
+        self._warnings: set[str] = set()
+        self._width = max(len(member.name) for member in recipe.members)
+        self._rounds = rounds
+        self._verbose = verbose
+
+    def line(self, line: Line) -> None:
+        """Print a line, unless it is one of many like it."""
+        if not line.party:
+            self.note(line.text)
+        elif self._verbose or self._wanted(line):
+            click.echo(f"{line.party:<{self._width}} | {printable(line.text)}")
+
+    def note(self, text: str) -> None:
+        """Print a line."""
+        click.echo(printable(text))
+
+    def warn(self, text: str) -> None:
+        """Print a line; a party that says the same is not shown, its log has it."""
+        self._warnings.add(text)
+        self.note(text)
+
+    def _wanted(self, line: Line) -> bool:
+        progress = line.progress
+        if isinstance(progress, Said) and progress.text in self._warnings:
+            return False
+        if not isinstance(progress, _PER_ROUND):
+            return True
+        number = progress.round
+        if number != 1 and (
+            isinstance(progress, _CHATTER) or (isinstance(progress, RoundClosed) and line.party not in self._holders)
+        ):
+            return False
+        return self._rounds <= FEW or number in (1, self._rounds) or number % EVERY == 0
+
+
+class Panes(Screen):
+    """One pane a party, in its colour, over a bar of rounds, drawn on a terminal."""
+
+    def __init__(self, recipe: Recipe, rounds: int, console: Console) -> None:
+        self._recipe = recipe
+        shown = [member for member in recipe.members if member.role is not Role.DATA_OWNER]
+        self._rows = [shown, list(recipe.named(Role.DATA_OWNER))]
+        low, high = _PANE
+        self._height = max(low, min(high, (console.height - 4) // len(self._rows)))
+        self._texts: dict[str, deque[Text]] = {member.name: deque(maxlen=self._height - 2) for member in recipe.members}
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=None),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[accuracy]}"),
+            TimeElapsedColumn(),
+            console=console,
+            expand=True,
+        )
+        self._rounds: TaskID = self._bar.add_task("rounds", total=rounds, accuracy="")
+        self._status = Text()
+        self._live = Live(self._drawn(), console=console, auto_refresh=False, vertical_overflow="crop")
+        self._drawn_at = 0.0
+
+    def __enter__(self) -> "Panes":
+        self._live.start()
+        return self
+
+    def line(self, line: Line) -> None:
+        """Put a line into its party's pane."""
+        if not line.party:
+            self.note(line.text)
+            return
+        progress = line.progress
+        loud = (isinstance(progress, Said) and progress.warning) or isinstance(progress, RefusedProgress)
+        style = "bold red" if loud else "bold" if isinstance(progress, TrainedLocally | Scored) else ""
+        self._texts[line.party].append(Text(printable(line.text), style=style, no_wrap=True, overflow="ellipsis"))
+        if isinstance(progress, RoundDone):
+            self._bar.update(self._rounds, completed=progress.round)
+        if isinstance(progress, Scored):
+            figure = f"accuracy {progress.accuracy:.1%}" if progress.accuracy is not None else ""
+            self._bar.update(self._rounds, accuracy=figure or f"loss {progress.loss:.4f}")
+        self._draw()
+
+    def note(self, text: str) -> None:
+        """Show a line under the panes."""
+        self._status = Text(printable(text), no_wrap=True, overflow="ellipsis")
+        self._draw(now=True)
+
+    def warn(self, text: str) -> None:
+        """Print a line above the panes, where it stays."""
+        self._live.console.print(Text(printable(text), style="bold red"))
+
+    def close(self) -> None:
+        """Draw the last state and let go of the terminal."""
+        self._draw(now=True)
+        self._live.stop()
+
+    def _draw(self, *, now: bool = False) -> None:
+        at = time.monotonic()
+        if now or at - self._drawn_at >= _REFRESH:
+            self._drawn_at = at
+            self._live.update(self._drawn(), refresh=True)
+
+    def _drawn(self) -> RenderableType:
+        rows: list[RenderableType] = []
+        for members in self._rows:
+            grid = Table.grid(expand=True)
+            panes = []
+            for member in members:
+                grid.add_column(ratio=1)
+                title = Text(f"{member.name}, {member.role.words}", style=f"bold {member.colour}")
+                body = Group(*self._texts[member.name])
+                panes.append(Panel(body, title=title, height=self._height, border_style=member.colour))
+            grid.add_row(*panes)
+            rows.append(grid)
+        return Group(*rows, self._bar, self._status)
+
+
+def screen_for(recipe: Recipe, rounds: int, *, as_json: bool, verbose: bool) -> Screen:
+    """Return the screen that fits where standard output goes."""
+    if as_json:
+        return Quiet()
+    console = Console()
+    dumb = os.environ.get("TERM", "") in ("", "dumb", "unknown")
+    low, _ = _PANE
+    if console.is_terminal and not dumb and not verbose and console.height >= 2 * low + 4 and console.width >= _NARROW:
+        return Panes(recipe, rounds, console)
+    return Plain(recipe, rounds, verbose=verbose)
+
+
+def printable(text: str) -> str:
+    """Return `text` without what could steer a terminal: parties and their peers chose some of it."""
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)

@@ -1,0 +1,214 @@
+"""One question while it is open: what may be said about it, by whom, and what has been said so far.
+
+Everything in here is check, then record; nothing is sent. A method raises the named error of the first check that
+fails and then has changed nothing. The order of things, time, and what follows from an answer are in `machine.py`.
+"""
+
+from dataclasses import dataclass, field
+
+from ..crypto.errors import Misbehaviour
+from ..crypto.identity import verify
+from ..crypto.labels import Label
+from ..crypto.ring import Words, from_wire
+from ..crypto.sealing import RoundKey, check_public_key
+from ..protocol.charter import Charter, Role
+from ..protocol.errors import IllegalMessage, NotInCohort, PeerLost, SplitView, WrongOpenRound, WrongSender
+from ..protocol.exchange import Broadcast, Exchange, Incoming, Outgoing, RoundContext
+from ..protocol.messages import (
+    CloseList,
+    Decline,
+    Evaluation,
+    OpenRound,
+    RoundKeyStatement,
+    RoundOffer,
+    RoundRecord,
+    RoundStatement,
+    SealedHead,
+    Signed,
+)
+from ..protocol.statements import open_signed, statement_digest
+from ..protocol.training import Score
+from ..protocol.vector import vector_bytes
+
+
+@dataclass(frozen=True)
+class Applied:
+    """What the work thread says about a step that was taken."""
+
+    contributors: int
+    metrics: dict[str, float]
+    score: Score | None
+
+
+@dataclass
+class Asking:
+    """A round, or an evaluation, that is being asked."""
+
+    charter: Charter
+    exchange: Exchange
+    question: OpenRound
+    signed: Signed
+    name: bytes
+    key: RoundKey
+    context: RoundContext
+    model: Broadcast
+    begun: float
+    offers: dict[str, Signed] = field(default_factory=dict)
+    accepted: dict[str, bytes] = field(default_factory=dict)
+    """The key each recipient accepted with."""
+    outgoing: dict[bytes, tuple[str, Outgoing]] = field(default_factory=dict)
+    answered: set[str] = field(default_factory=set)
+    """Evaluators that scored, data owners that declined."""
+    closes: dict[str, tuple[bytes, CloseList]] = field(default_factory=dict)
+    """By holder: the digest of its signed Close list, and the list."""
+    heads: dict[str, SealedHead] = field(default_factory=dict)
+    releases: dict[str, Incoming] = field(default_factory=dict)
+    totals: dict[int, Words] = field(default_factory=dict, repr=False)
+    """By the holder's place in the charter."""
+    statements: dict[str, Signed] = field(default_factory=dict)
+    records: dict[str, RoundRecord] = field(default_factory=dict)
+    applied: Applied | None = None
+
+    # --- before the set is closed
+
+    def take_offer(self, peer: str, signed: Signed) -> bool:
+        """Take a holder's key; True once every holder has offered one."""
+        offer = open_signed(self.charter, signed, RoundOffer, Role.SECURE_WORKER)
+        if offer.holder != peer or signed.signer != peer or offer.open_round != self.name:
+            raise WrongOpenRound("offers a key for another question", party=peer)
+        check_public_key(offer.key, party=peer)
+        self.offers[peer] = signed
+        return set(self.offers) == set(self.question.holders)
+
+    def address(self, peer: str, signed: Signed) -> Outgoing:
+        """Take the key of somebody who accepts; return the model, addressed to it."""
+        said = open_signed(self.charter, signed, RoundKeyStatement, Role.DATA_OWNER, Role.EVALUATOR)
+        if said.party != peer or signed.signer != peer:
+            raise WrongSender("accepts for somebody else", party=peer)
+        if said.open_round != self.name:
+            raise WrongOpenRound("accepts another question", party=peer)
+        if peer not in self.question.cohort:
+            raise NotInCohort("was not asked", party=peer)
+        if self.accepted.get(peer, said.key) != said.key:
+            # Each key would be one more envelope to keep and one more ticket to grant.
+            raise SplitView("accepts one question with two keys", party=peer)
+        check_public_key(said.key, party=peer)
+        self.accepted[peer] = said.key
+        outgoing = self.model.address(peer, said.key)
+        self.outgoing[outgoing.subject] = (peer, outgoing)
+        return outgoing
+
+    def body_for(self, peer: str, subject: bytes) -> Outgoing:
+        """Return the envelope of this subject, if it is addressed to `peer`."""
+        recipient, outgoing = self.outgoing.get(subject, ("", None))
+        if outgoing is None or recipient != peer:
+            raise IllegalMessage("asks for a body that is not addressed to it", party=peer)
+        return outgoing
+
+    def take_decline(self, peer: str, signed: Signed) -> None:
+        """Note that a data owner takes no part."""
+        decline = open_signed(self.charter, signed, Decline, Role.DATA_OWNER)
+        if decline.party != peer or signed.signer != peer or decline.open_round != self.name:
+            raise WrongOpenRound("declines another question, or for somebody else", party=peer)
+        self.answered.add(peer)
+
+    # --- the sum
+
+    def take_close(self, peer: str, signed: Signed) -> CloseList | None:
+        """Take a holder's Close list; return it once every holder has closed."""
+        close = open_signed(self.charter, signed, CloseList, Role.SECURE_WORKER)
+        if close.holder != peer or signed.signer != peer or close.open_round != self.name:
+            raise WrongOpenRound("closes another question", party=peer)
+        strangers = set(close.contributors) - set(self.question.cohort)
+        if strangers or len(close.contributions) < self.charter.rules.minimum_cohort:
+            raise NotInCohort("closed over a set the question does not allow", party=peer)
+        name = statement_digest(CloseList, signed)
+        if self.closes.get(peer, (name, close))[0] != name:
+            raise SplitView("closed one round over two contributor sets", party=peer)
+        self.closes[peer] = (name, close)
+        return close if set(self.closes) == set(self.question.holders) else None
+
+    def take_release(self, peer: str, head: SealedHead) -> Incoming:
+        """Take the head of a holder's aggregate; return what is ready to receive its body."""
+        if peer in self.heads:
+            raise SplitView("releases twice", party=peer)
+        if peer not in self.closes:
+            raise IllegalMessage("releases before it closes", party=peer)
+        name, close = self.closes[peer]
+        sections = [vector_bytes(self.question)]
+        header = self.exchange.examine(head, Label.AGGREGATE, self.context, peer, self.key, sections)
+        if header.close != name or header.contributors != len(close.contributions):
+            raise SplitView("releases a sum over another set than it closed with", party=peer)
+        self.heads[peer] = head
+        return self.fetch(peer)
+
+    def fetch(self, peer: str) -> Incoming:
+        """Return what is ready to receive the body of a release, from its first byte."""
+        self.releases[peer] = self.exchange.open(self.heads[peer], self.key)
+        return self.releases[peer]
+
+    def grants(self, peer: str, subject: bytes) -> None:
+        """Check that a ticket is for a release that is expected."""
+        release = self.releases.get(peer)
+        if release is None or subject != release.subject:
+            raise IllegalMessage("grants a transfer that was not asked for", party=peer)
+
+    def may_fetch_again(self, peer: str, subject: bytes, error: Misbehaviour) -> bool | None:
+        """Whether a release that broke off can be asked for again; None if `subject` is no release."""
+        head = self.heads.get(peer)
+        if head is None or head.subject != subject:
+            return None
+        return isinstance(error, PeerLost)
+
+    def take_total(self, peer: str, section: memoryview) -> bool:
+        """Take a holder's opened total; True, with the round key erased, once every holder's is here."""
+        index = self.question.holders.index(peer)
+        self.totals[index] = from_wire(self.question.plan, section, self.question.words)
+        if len(self.totals) < len(self.question.holders):
+            return False
+        self.key.erase()
+        return True
+
+    @property
+    def contributors(self) -> int:
+        """How many contributions the closed set has."""
+        return len(next(iter(self.closes.values()))[1].contributions)
+
+    # --- the record
+
+    def take_statement(self, peer: str, signed: Signed) -> None:
+        """Take the statement a holder wants cosigned, if it is what it closed with and released."""
+        statement = open_signed(self.charter, signed, RoundStatement, Role.SECURE_WORKER)
+        if statement.holder != peer or signed.signer != peer or statement.open_round != self.name:
+            raise WrongOpenRound("states the outcome of another round", party=peer)
+        release, (name, close) = self.releases.get(peer), self.closes.get(peer, (b"", None))
+        if (
+            release is None
+            or close is None
+            or (statement.close, statement.contributors) != (name, close.contributors)
+            or (statement.release, statement.commitment) != (release.subject, release.header.commitment)
+        ):
+            raise SplitView("states another outcome than it released", party=peer)
+        self.statements[peer] = signed
+
+    def take_record(self, peer: str, record: RoundRecord) -> None:
+        """Take a holder's record, if it is of that statement and every cosignature in it verifies."""
+        if record.statement != self.statements.get(peer):
+            raise WrongOpenRound("records another statement than it asked us to sign", party=peer)
+        for cosignature in record.cosignatures:
+            key = self.charter.party(cosignature.party).signing
+            signed = record.statement.statement
+            verify(key, Label.ROUND_STATEMENT, signed, cosignature.signature, party=cosignature.party)
+        # Who cosigned and who did not must be all who were asked, or an absence could be kept quiet.
+        named = sorted((*(cosignature.party for cosignature in record.cosignatures), *record.absent))
+        if named != sorted((self.charter.model_owner.name, *self.closes[peer][1].contributors)):
+            raise SplitView("records cosigners that are not the ones who took part", party=peer)
+        self.records[peer] = record
+
+    def take_score(self, peer: str, signed: Signed) -> Score:
+        """Take an evaluator's score of the model of this question."""
+        said = open_signed(self.charter, signed, Evaluation, Role.EVALUATOR)
+        if said.party != peer or signed.signer != peer or said.open_round != self.name:
+            raise WrongOpenRound("scores another model", party=peer)
+        self.answered.add(peer)
+        return said.score

@@ -1,0 +1,102 @@
+"""A demo without torch, run as a program by the tests: real processes that start in a second, and faults on request."""
+
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+from tertium.cli.demos import launcher
+from tertium.cli.demos.play import play
+from tertium.cli.demos.recipes import Act, Member, Recipe
+from tertium.cli.errors import run
+from tertium.learning.numpy_task import NumpyTask, NumpyTrainer
+from tertium.protocol.charter import Role
+from tertium.protocol.site import OwnerPlan
+
+FAULTS = ("noise", "quit", "slow")
+
+
+class Faulty(NumpyTask):
+    """A logistic regression at a site where something else is wrong."""
+
+    def __init__(self, *, fault: str = "", **options: Any) -> None:
+        super().__init__(model="logistic", features=3, **options)
+        self.fault = fault
+
+    def trainer(self) -> NumpyTrainer:
+        if self.fault == "noise":
+            os.write(1, b'{"event":"nonsense"}\n\x1b[2J\xff\xfe' + b"x" * 200_000 + b"\n")
+        return _wrap(self, super().trainer())
+
+
+def _wrap(task: Faulty, trainer: NumpyTrainer) -> NumpyTrainer:
+    train = trainer.train
+
+    def faulty(*arguments: Any) -> Any:
+        if task.fault == "quit":
+            os._exit(7)
+        if task.fault == "slow":
+            time.sleep(60)
+        return train(*arguments)
+
+    trainer.train = faulty  # type: ignore[method-assign]
+    return trainer
+
+
+def acts(rounds: int, seed: int) -> tuple[Act, ...]:
+    plan = OwnerPlan(task="numbers", rounds=rounds, batches=2, batch_size=8, seed=seed)
+    return (Act(f"{rounds} rounds", plan),)
+
+
+def numbers(faults: dict[str, str]) -> Recipe:
+    def member(name: str, party: int) -> Member:
+        options = {"party": party, "examples": 40, "fault": faults.get(name, "")}
+        return Member(name, Role.DATA_OWNER, "green", "", options)
+
+    return Recipe(
+        name="numbers",
+        title="a regression",
+        task="numbers",
+        factory="numbers_demo:Faulty",
+        members=(
+            Member("owner", Role.MODEL_OWNER, "cyan", "", {"examples": 0, "test_examples": 100}),
+            member("alice", 1),
+            member("bob", 2),
+            member("charlie", 3),
+            Member("third", Role.SECURE_WORKER, "yellow", ""),
+        ),
+        pooled={"examples": 120, "test_examples": 100},
+        rounds=4,
+        acts=acts,
+        minimum_cohort=3,
+        needs=("matplotlib",),
+    )
+
+
+@click.command()
+@click.option("--out", type=click.Path(path_type=Path))
+@click.option("--rounds", type=int)
+@click.option("--seed", type=int, default=0)
+@click.option("--json", "as_json", is_flag=True)
+@click.option("--notice", type=float)
+@click.option("--fault", "faults", type=(str, click.Choice(FAULTS)), multiple=True)
+def main(
+    out: Path | None,
+    rounds: int | None,
+    seed: int,
+    as_json: bool,
+    notice: float | None,
+    faults: tuple[tuple[str, str], ...],
+) -> int:
+    """Play the numbers demo."""
+    if notice is not None:
+        launcher.NOTICE = notice
+    return play(
+        numbers(dict(faults)), mode="trusted", rounds=rounds, seed=seed, out=out, as_json=as_json, verbose=False
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(run(main))

@@ -1,0 +1,46 @@
+"""The real demos, short: what they learn, what the folder holds, and that one seed gives one model."""
+
+import json
+import re
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+pytest.importorskip("torch")
+pytest.importorskip("sklearn")
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300), pytest.mark.xdist_group("demo")]
+TERTIUM = (sys.executable, "-m", "tertium", "demo")
+
+
+def test_toy_learns_in_two_acts(demo: Callable[..., Any]) -> None:
+    run = demo(TERTIUM, "toy")
+    assert run.wait(within=150) == 0, run.err
+    assert run.out.startswith("UNSAFE: ")
+    assert "act 1: one round of 10 local steps" in run.out
+    assert "act 2: 10 rounds of 5 local steps" in run.out
+    for party in ("alice", "bob"):
+        assert len(re.findall(rf"^{party} +\| round \d+: trained on 2 examples, loss", run.out, re.MULTILINE)) == 11
+        assert not re.search(rf"^(?!{party}).*{party}.*loss", run.out, re.MULTILINE)
+    answers = [float(found) for found in re.findall(r"^\[[01], [01]\] +(-?[\d.]+)", run.out, re.MULTILINE)]
+    assert [round(answer) for answer in answers] == [0, 0, 1, 1]
+    assert run.gone()
+    summary = json.loads((run.run / "summary.json").read_text())
+    assert (summary["rounds"], summary["accuracy"]) == (11, 1.0)
+
+
+def test_digits_with_one_seed_give_one_model(demo: Callable[..., Any]) -> None:
+    models, learned = [], []
+    for seed in ("1", "1"):
+        run = demo(TERTIUM, "digits", "--rounds", "6", "--seed", seed, "--json")
+        assert run.wait(within=120) == 0, run.err
+        assert run.err == ""
+        summary = json.loads(run.out)
+        assert {party["role"] for party in summary["parties"]} == {"model_owner", "data_owner", "secure_worker"}
+        models.append((run.run / "model.safetensors").read_bytes())
+        learned.append((summary["accuracy"], summary["loss"], summary["centralised"]))
+        assert "digits 0-3" in run.log("alice")
+        assert run.gone()
+    assert models[0] == models[1]
+    assert learned[0] == learned[1]

@@ -1,0 +1,169 @@
+"""Federations in one thread, and what tests ask of one that has run."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tertium.learning.numpy_task import NumpyTask, Planted
+from tertium.owner.store import OwnerStore
+from tertium.protocol.charter import Mode, Rules, SchemeName
+from tertium.protocol.codec import decode_as
+from tertium.protocol.lanes.memory_lanes import Delivery
+from tertium.protocol.messages import CloseList, RoundRecord, RoundStatement
+from tertium.protocol.progress import Ended, Progress, RefusedProgress, RoundDone, Said
+from tertium.protocol.site import OwnerPlan
+from tertium.simulation.federation import Federation, Network
+from tertium.workers.data_owner import DataOwner
+
+NAMES = ("alice", "bob", "carol", "dave", "erin", "frank", "grace")
+TASK = "regression"
+
+
+class Run(Federation):
+    """A federation that keeps every vector its data owners encode, and answers questions about what happened."""
+
+    def __init__(self, *args: Any, machines: Mapping[str, Any] | None = None, **kwargs: Any) -> None:
+        self.encoded: dict[tuple[str, int], Any] = {}
+        """What each data owner encoded, by name and round: the one thing that no party but itself should see."""
+        self.updates: dict[tuple[str, int], Any] = {}
+        given = dict(machines or {})
+        for name in args[0]:
+            given[name] = self._watched(given.get(name, DataOwner))
+        super().__init__(*args, machines=given, **kwargs)
+
+    def _watched(self, kind: type[DataOwner]) -> type[DataOwner]:
+        run = self
+
+        class Watched(kind):  # type: ignore[valid-type,misc]
+            def worked(self, tag: str, result: Any, now: float) -> None:
+                if self.asked is not None and hasattr(result, "words"):
+                    run.encoded[(self.name, self.asked.question.round)] = result.words.copy()
+                    run.updates[(self.name, self.asked.question.round)] = result.update
+                super().worked(tag, result, now)
+
+        return Watched
+
+    def said(self, name: str, kind: type[Progress] = Said) -> list[Any]:
+        return [progress for progress in self.progress[name] if isinstance(progress, kind)]
+
+    def refused(self, name: str) -> list[str]:
+        """The names of the errors with which a party refused something."""
+        return [progress.code for progress in self.said(name, RefusedProgress)]
+
+    @property
+    def all_refused(self) -> list[str]:
+        return [code for name in self.progress for code in self.refused(name)]
+
+    @property
+    def released(self) -> list[int]:
+        return [done.round for done in self.said("owner", RoundDone)]
+
+    def ended(self, name: str) -> str | None:
+        (end,) = self.said(name, Ended)
+        return end.error
+
+    def record(self, number: int) -> RoundRecord:
+        path = self.store.folder / "records" / f"round-{number:06d}.third.record"
+        return decode_as(RoundRecord, path.read_bytes())
+
+    def statement(self, number: int) -> RoundStatement:
+        return decode_as(RoundStatement, self.record(number).statement.statement)
+
+    def no_trace_of_an_aggregate(self) -> None:
+        """Nothing was released, applied or written, and everybody ended with a sentence."""
+        assert not self.released
+        assert not self.closed_lists
+        assert not list((self.store.folder / "checkpoints").iterdir())
+        assert not list((self.store.folder / "records").iterdir())
+        assert not [handled for handled in self.handled["owner"] if not handled.sealed]
+
+    @property
+    def closed_lists(self) -> list[CloseList]:
+        return [intake for intake in self.handled["third"] if intake.sealed]
+
+
+class Wire(Network):
+    """A network whose deliveries a test may change: `change` returns one, or None to lose it."""
+
+    def __init__(self, change: Callable[[Delivery], Delivery | None]) -> None:
+        super().__init__()
+        self.change = change
+
+    def deliver(self, delivery: Delivery) -> None:
+        changed = self.change(delivery)
+        if changed is not None:
+            self.put(changed)
+
+
+class Maker:
+    """Makes federations of numpy tasks: linear regressions on synthetic rows, small enough to run in milliseconds."""
+
+    names = NAMES
+    task = TASK
+    wire = Wire
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.made = 0
+
+    def rules(self, minimum: int = 3, **changes: Any) -> Rules:
+        said = {"mode": Mode.TRUSTED, "scheme": SchemeName(name="trusted"), "minimum_cohort": minimum}
+        return Rules(**{**said, **changes})
+
+    def plan(self, **changes: Any) -> OwnerPlan:
+        return OwnerPlan(**{"task": TASK, "rounds": 1, "seed": 7, **changes})
+
+    def __call__(
+        self,
+        parties: int = 3,
+        *,
+        minimum: int = 3,
+        examples: Callable[[int], int] = lambda index: 20 + 5 * index,
+        plan: OwnerPlan | None = None,
+        rules: Rules | None = None,
+        planted: int = 0,
+        tasks: Mapping[str, Any] | None = None,
+        **more: Any,
+    ) -> Run:
+        names = NAMES[:parties]
+        given: dict[str, Any] = {
+            name: Planted(parameters=planted, pattern=0.25 * (at + 1))
+            if planted
+            else NumpyTask(party=at, examples=examples(at))
+            for at, name in enumerate(names)
+        }
+        given.update(tasks or {})
+        owner_task = Planted(parameters=planted) if planted else NumpyTask(test_examples=10)
+        self.made += 1
+        return Run(
+            given,
+            owner_task,
+            plan or self.plan(),
+            OwnerStore(self.folder / f"owner-{self.made}", "npz"),
+            rules=rules or self.rules(minimum),
+            **more,
+        )
+
+
+@pytest.fixture
+def make(tmp_path: Path) -> Maker:
+    return Maker(tmp_path)
+
+
+@pytest.fixture
+def plain_sum() -> Callable[[Run, int, tuple[str, ...]], Any]:
+    """The sum of what some data owners encoded, in plain Python integers modulo the word size."""
+
+    def add(run: Run, number: int, names: tuple[str, ...]) -> Any:
+        vectors = [run.encoded[(name, number)] for name in names]
+        bits = 8 * vectors[0].dtype.itemsize
+        if vectors[0].size > 10_000:
+            wide = np.sum([vector.astype(np.uint64) for vector in vectors], axis=0, dtype=np.uint64)
+            return (wide & np.uint64(2**bits - 1)).astype(vectors[0].dtype)
+        total = [sum(words) % 2**bits for words in zip(*(vector.tolist() for vector in vectors), strict=True)]
+        return np.array(total, vectors[0].dtype)
+
+    return add
