@@ -122,7 +122,7 @@ def fields(kind: type) -> tuple[msgspec.structs.FieldInfo, ...]:
     return msgspec.structs.fields(kind)
 
 
-def subclasses(root: type, of: typing.Any) -> list[type]:
+def subclasses(root: type, of: typing.Any) -> list[typing.Any]:
     """Return the classes of a module that derive from `root`, in the order of the file; not `root`."""
     found = [item for item in vars(of).values() if inspect.isclass(item) and item.__module__ == of.__name__]
     return [item for item in found if issubclass(item, root) and item is not root]

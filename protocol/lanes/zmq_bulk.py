@@ -94,7 +94,7 @@ class BulkServer(Routed):
         """Take a record, or the end."""
         grant = self._grant(connection)
         if grant is None:
-            return "withdrawn"
+            return None
         if not connection.opened:
             connection.opened = True
             return None
