@@ -202,8 +202,8 @@ class ModelOwner(Machine):
     def _draw_cohort(self, number: int) -> tuple[str, ...]:
         """Draw a round's cohort from who is connected.
 
-        By a keyed order anybody can repeat, since a model owner that chose freely could choose whom to isolate; the
-        release gate and the data owners' journals are what stops it, not this.
+        By an order anybody can repeat from seed and round. It binds nobody: a model owner that wants another cohort
+        can ask for one, and what holds back a sum that would isolate somebody is the secure worker's release gate.
         """
         here = [name for name in self._data_owners if name in self._connected]
         if not self._plan.cohort or self._plan.cohort >= len(here):
@@ -391,6 +391,7 @@ class ModelOwner(Machine):
 
     def _end_evaluation(self, now: float) -> None:
         asking = self._open_question(self.name)
+        asking.key.erase()
         for subject in asking.outgoing:
             self.effect(Drop(subject))
         self.move(Step.EVALUATED)

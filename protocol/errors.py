@@ -19,10 +19,6 @@ class LaneError(Misuse):
     """A lane cannot be set up: an address in use, a key that is no key."""
 
 
-class DeadlineMissed(Misuse):
-    """Something did not arrive in time; says what, from whom, as seen by whom, and accuses nobody."""
-
-
 class MalformedMessage(Misbehaviour):
     """A frame is not a message of this protocol, or exceeds a bound."""
 
@@ -107,10 +103,6 @@ class TooLate(Misbehaviour):
     """An upload announced after the contributor set was closed."""
 
 
-class NoSlot(Misbehaviour):
-    """All upload slots are in use; the sender may announce itself again."""
-
-
 class UnknownTicket(Misbehaviour):
     """A bulk connection showed a ticket that was never granted."""
 
@@ -129,10 +121,6 @@ class CreditExceeded(Misbehaviour):
 
 class SplitView(Misbehaviour):
     """One party signed two different things where the protocol allows one."""
-
-
-class RoundAborted(Misbehaviour):
-    """A party ended the round with a signed abort."""
 
 
 class PeerLost(Misbehaviour):

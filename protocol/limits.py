@@ -22,7 +22,7 @@ BULK_QUEUE = CREDIT_WINDOW + 2
 LAYOUT_BYTES = 16 * MIB
 MODEL_BYTES = 64 * 1024 * MIB
 COORDINATES = 2**31
-"""Most coordinates of an update; a secure worker's own memory limit is lower and stands in its site file."""
+"""Most coordinates of an update; a secure worker's own memory limit (`--memory`) is lower."""
 VECTOR_MEMORY = 4 * 1024 * MIB
 """Largest summed vector a secure worker makes room for; it holds one, and a staging buffer an upload in flight."""
 UPLOADS_IN_FLIGHT = 4

@@ -68,14 +68,16 @@ def encode_vector(
         try:
             ring.encode(plan, plan.values, flat, weight, words[at : at + flat.size])
         except Unencodable as error:
-            raise Unencodable(f"tensor {entry.name}: {error}", index=error.index) from None
+            hint = "; the charter's line is rules.arithmetic.value_range"
+            raise Unencodable(f"tensor {entry.name}: {error}{hint}", index=error.index) from None
         at += flat.size
     words[at] = ring.encode_weight(plan, weight)
     for offset, (name, figure) in enumerate(zip(question.training.metrics, metrics, strict=True), at + 1):
         try:
             ring.encode(plan, plan.metrics, np.array([figure], np.float64), weight, words[offset : offset + 1])
         except Unencodable as error:
-            raise Unencodable(f"local figure {name}: {error}", index=error.index) from None
+            hint = "; the charter's line is rules.arithmetic.metric_range"
+            raise Unencodable(f"local figure {name}: {error}{hint}", index=error.index) from None
     return words
 
 

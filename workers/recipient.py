@@ -156,6 +156,7 @@ class Recipient(Machine):
         if question.session != self.session:
             self.session = question.session
             self._seen.clear()
+            self._refusals = 0
         self._seen[(question.round, question.attempt)] = asked.open_round
         self.give_up("the model owner asks anew")
         self.asked = asked
