@@ -196,7 +196,8 @@ class TorchTask(Task):
         elif device.type != "cpu":
             raise SiteFileError(f"a task runs on cpu or cuda, not on {self.device!r}")
         torch.set_num_threads(self.threads)
-        torch.use_deterministic_algorithms(True)
+        # The same switch as `use_deterministic_algorithms`, which would import torch's compiler for nothing (2 s).
+        torch.set_deterministic_debug_mode("error")
         return device
 
     def __repr__(self) -> str:

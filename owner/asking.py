@@ -92,6 +92,9 @@ class Asking:
         if self.accepted.get(peer, said.key) != said.key:
             # Each key would be one more envelope to keep and one more ticket to grant.
             raise SplitView("accepts one question with two keys", party=peer)
+        known = [outgoing for recipient, outgoing in self.outgoing.values() if recipient == peer]
+        if known:
+            return known[0]
         check_public_key(said.key, party=peer)
         self.accepted[peer] = said.key
         outgoing = self.model.address(peer, said.key)

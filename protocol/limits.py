@@ -38,6 +38,8 @@ SPENT_TICKETS = 4096
 """How many used and expired tickets are remembered, so that a second use is named for what it is."""
 BULK_IDLE = 60.0
 """A bulk connection on which no record moved either way for this long is ended."""
+RECORDS_A_POLL = 16
+"""Records read from one bulk socket before the others have their turn; a `poll` returns no more of them at once."""
 BULK_DRAIN = 30.0
 """How long a bulk connection that was closed with records queued may take to send them."""
 
@@ -55,7 +57,7 @@ RECONNECT_FIRST = 0.05
 RECONNECT_MOST = 2.0
 """The pause before a control connection is opened again doubles from the first to the most."""
 FRAMES_A_POLL = 64
-"""Frames read from one socket before the others have their turn."""
+"""Frames read from one control socket before the others have their turn."""
 
 # Keys and signatures
 HPKE_PUBLIC_KEY = 1184 + 32

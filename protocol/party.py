@@ -20,7 +20,7 @@ from ..crypto.identity import Identity
 from . import limits
 from .charter import Charter
 from .codec import decode_message, encode
-from .errors import IllegalMessage, PeerLost, WrongCharter, WrongSender
+from .errors import IllegalMessage, LaneError, PeerLost, WrongCharter, WrongSender
 from .lanes.base import BulkDown, BulkUp, Down, Event, Frame, Lanes, Record, Refused, Up
 from .machine import Dial, Drop, Effect, Expect, Finish, Machine, Permit, Provide, Send, Tell, Work
 from .messages import Credit, Grant, Hello, HelloStatement, Message, Refusal
@@ -295,7 +295,7 @@ class Party:
             case Expect(peer, incoming):
                 self._transfers.expect(peer, incoming, now)
             case Permit(peer, subject):
-                self._send(peer, Grant(ticket=self._lanes.grant(peer, subject)))
+                self._permit(peer, subject)
             case Dial(peer, ticket):
                 self._lanes.open_bulk(peer, ticket)
             case Drop(subject):
@@ -308,6 +308,15 @@ class Party:
             case Finish(error):
                 self.error, self.done = error, True
                 self._report(Ended(error=error))
+
+    def _permit(self, peer: str, subject: bytes) -> None:
+        try:
+            ticket = self._lanes.grant(peer, subject)
+        except LaneError as error:
+            # A peer that asks for more transfers than it may have open does not get them; that must not end us.
+            self._report(RefusedProgress(code=error.code, text=f"{peer}: {error}"))
+            return
+        self._send(peer, Grant(ticket=ticket))
 
     def _send(self, peer: str, message: Message) -> None:
         self._lanes.send(peer, encode(message))

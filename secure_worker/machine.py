@@ -142,7 +142,7 @@ class SecureWorker(Machine):
         """Note a lost connection; the round waits `limits.ABSENCE` for its return."""
         self._connected.discard(peer)
         self._gone[peer] = now
-        self.tell(Said(text=f"{peer} is not connected any more: {reason}", warning=True))
+        self.tell(Said(text=f"{peer} is not connected any more: {reason}", warning=self.phase is not Phase.IDLE))
 
     # --- a session
 

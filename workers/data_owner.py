@@ -207,7 +207,9 @@ class DataOwner(Recipient):
         """A holder that refuses the upload for good ends the round for us; anything else is only said."""
         super().on_refusal(peer, message, now)
         upload = self._uploads.get(peer)
-        if upload is not None and message.about == upload.outgoing.subject:
+        if upload is not None and self.asked is not None and message.about == upload.outgoing.subject:
+            # Said to all, so that nobody waits until the deadline for what will not come.
+            self.decline(self.asked, message.code)
             self.give_up(f"{peer} refused the contribution ({message.code})")
 
     def _on_receipted(self, peer: str, message: Receipted, now: float) -> None:

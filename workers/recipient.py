@@ -135,7 +135,8 @@ class Recipient(Machine):
         """Note a lost connection."""
         self._connected.discard(peer)
         self._lost.setdefault(peer, (now, reason))
-        self.tell(Said(text=f"not connected to {peer}: {reason}", warning=True))
+        # Between rounds this may be the orderly end, whose last message comes over another connection.
+        self.tell(Said(text=f"not connected to {peer}: {reason}", warning=self.phase is not Phase.IDLE))
 
     # --- messages both roles know
 

@@ -23,11 +23,11 @@ def draw(path: Path, title: str, scores: Sequence[Scored], centralised: Score | 
     rounds = [scored.round for scored in scores]
     marker = "o" if len(scores) <= 20 else ""
     left.plot(rounds, [scored.loss for scored in scores], color="tab:blue", marker=marker, label="federated")
-    left.set(title="loss on held-out data", xlabel="round", ylim=(0, None))
+    left.set(title="loss on test data", xlabel="round", ylim=(0, None))
     accuracies = [scored.accuracy for scored in scores if scored.accuracy is not None]
     if len(accuracies) == len(scores):
         right.plot(rounds, [100 * value for value in accuracies], color="tab:blue", marker=marker, label="federated")
-    right.set(title="accuracy on held-out data, %", xlabel="round", ylim=(0, 102))
+    right.set(title="accuracy on test data, %", xlabel="round", ylim=(0, 102))
     if centralised is not None:
         left.axhline(centralised.loss, color="tab:orange", linestyle="--", label="centralised, at the end")
         if centralised.accuracy is not None:

@@ -43,7 +43,7 @@ class PartyFacts(msgspec.Struct, frozen=True):
 
 
 class Figures(msgspec.Struct, frozen=True):
-    """A score on the held-out data."""
+    """A score on the model owner's test data."""
 
     accuracy: float | None
     loss: float | None

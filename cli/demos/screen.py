@@ -26,6 +26,7 @@ from ...protocol.progress import (
     Said,
     Scored,
     Sealed,
+    Started,
     TrainedLocally,
 )
 from .launcher import Line
@@ -125,7 +126,8 @@ class Panes(Screen):
     """One pane a party, in its colour, over a bar of rounds, drawn on a terminal."""
 
     def __init__(self, recipe: Recipe, rounds: int, console: Console) -> None:
-        self._recipe = recipe
+        self._holders = {member.name for member in recipe.named(Role.SECURE_WORKER)}
+        self._subtitles = {member.name: "starting" for member in recipe.members}
         shown = [member for member in recipe.members if member.role is not Role.DATA_OWNER]
         self._rows = [shown, list(recipe.named(Role.DATA_OWNER))]
         low, high = _PANE
@@ -155,9 +157,14 @@ class Panes(Screen):
             self.note(line.text)
             return
         progress = line.progress
+        if isinstance(progress, Started):
+            self._subtitles[line.party] = f"pid {progress.pid}" + (f", {progress.text}" if progress.text else "")
+        text = compact(line, holder=line.party in self._holders)
+        if not text:
+            return
         loud = (isinstance(progress, Said) and progress.warning) or isinstance(progress, RefusedProgress)
         style = "bold red" if loud else "bold" if isinstance(progress, TrainedLocally | Scored) else ""
-        self._texts[line.party].append(Text(printable(line.text), style=style, no_wrap=True, overflow="ellipsis"))
+        self._texts[line.party].append(Text(printable(text), style=style, no_wrap=True, overflow="ellipsis"))
         if isinstance(progress, RoundDone):
             self._bar.update(self._rounds, completed=progress.round)
         if isinstance(progress, Scored):
@@ -193,11 +200,36 @@ class Panes(Screen):
             for member in members:
                 grid.add_column(ratio=1)
                 title = Text(f"{member.name}, {member.role.words}", style=f"bold {member.colour}")
+                below = Text(printable(self._subtitles[member.name]), style=member.colour)
                 body = Group(*self._texts[member.name])
-                panes.append(Panel(body, title=title, height=self._height, border_style=member.colour))
+                panes.append(Panel(body, title=title, subtitle=below, height=self._height, border_style=member.colour))
             grid.add_row(*panes)
             rows.append(grid)
         return Group(*rows, self._bar, self._status)
+
+
+def compact(line: Line, *, holder: bool) -> str:
+    """Return a line short enough for a pane a third as wide as a terminal; nothing for one others show as well."""
+    match line.progress:
+        case TrainedLocally(round=number, metrics=metrics):
+            figures = ", ".join(f"{name} {value:.4f}" for name, value in metrics.items())
+            return f"{number}: trained, {figures}"
+        case Sealed(round=number, label=label, peer=peer):
+            return f"{number}: {label} sealed for {peer}"
+        case Opened(round=number, label=label, peer=peer):
+            return f"{number}: {label} of {peer} opened"
+        case RoundOpened():
+            return ""
+        case RoundClosed(round=number, contributors=contributors):
+            return f"{number}: closed with {', '.join(contributors)}" if holder else ""
+        case RoundDone(round=number, contributors=contributors, metrics=metrics):
+            figures = "".join(f", mean {name} {value:.4f}" for name, value in metrics.items())
+            return f"{number}: sum of {contributors} applied{figures}"
+        case Scored(round=number, examples=examples, loss=loss, accuracy=accuracy):
+            figure = f", accuracy {accuracy:.2%}" if accuracy is not None else ""
+            return f"{number}: test loss {loss:.4f}{figure}, on {examples}"
+        case _:
+            return line.text
 
 
 def screen_for(recipe: Recipe, rounds: int, *, as_json: bool, verbose: bool) -> Screen:

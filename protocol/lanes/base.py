@@ -51,7 +51,10 @@ class Up:
 
 @dataclass(frozen=True)
 class Down:
-    """The control connection with `peer` is gone; why, in words."""
+    """The control connection with `peer` is gone; why, in words.
+
+    Also given, once until the next `Up`, when a connection that was never up is refused or cannot be tried.
+    """
 
     peer: str
     reason: str
@@ -112,7 +115,10 @@ class Lanes(Protocol):
     name: str
 
     def connect(self, peer: str) -> None:
-        """Open, and keep reopening with a growing pause, the control connection to a party that listens."""
+        """Open, and keep reopening with a growing pause, the control connection to a party that listens.
+
+        Raises `LaneError` if the charter has no such party. Idempotent.
+        """
 
     def send(self, peer: str, frame: bytes) -> bool:
         """Send a control frame; False if `peer` is not up. Raises `LaneError` if the frame is over the limit."""
@@ -120,20 +126,33 @@ class Lanes(Protocol):
     def grant(self, peer: str, subject: bytes) -> Ticket:
         """As the listening side: allow `peer` one bulk connection for `subject`, for `limits.TICKET_LIFETIME`.
 
-        A second grant for the same subject withdraws the first and ends its connection.
+        A second grant for the same subject withdraws the first and ends its connection; nothing of that connection
+        becomes an event any more, its `BulkDown` included. Raises `LaneError` if `peer` has `limits.TICKETS_PER_PEER`
+        grants that are neither closed nor expired.
         """
 
     def open_bulk(self, peer: str, ticket: Ticket) -> None:
         """As the connecting side: open the bulk connection `ticket` allows."""
 
     def send_record(self, subject: bytes, data: Buffer) -> bool:
-        """Send one record without copying it; the caller must not change `data` afterwards. False: queue full."""
+        """Send one record without copying it; the caller must not change `data` afterwards.
+
+        False: the queue is full, or the connection is not up (and `BulkDown` is there or on its way). Raises
+        `LaneError` if the record is empty or over `limits.RECORD_WIRE`.
+        """
 
     def close_bulk(self, subject: bytes) -> None:
-        """End the bulk connection and withdraw its ticket; records already queued are still sent. Idempotent."""
+        """End the bulk connection and withdraw its ticket; records already queued are still sent. Idempotent.
+
+        The other side gets `BulkDown` after the last record; this side gets no further event of the connection. What
+        is still queued needs `poll` to be called, or `close`, which waits for it up to `limits.LINGER` seconds.
+        """
 
     def poll(self, timeout: float) -> list[Event]:
-        """Wait up to `timeout` seconds for something to happen; return what did, in order."""
+        """Wait up to `timeout` seconds for something to happen; return what did, in order.
+
+        An empty list before that means that a full bulk queue may have room. Raises `LaneError` after `close`.
+        """
 
     def wake(self) -> None:
         """Make a `poll` in progress, or the next one, return at once. The one call that is safe from any thread."""

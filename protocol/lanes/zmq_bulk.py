@@ -45,7 +45,7 @@ class BulkServer(Routed):
         socket.setsockopt(zmq.ZAP_ENFORCE_DOMAIN, 1)
         socket.heartbeat_ivl = int(limits.PING_EVERY * 1000)
         socket.heartbeat_timeout = int(limits.SILENCE * 1000)
-        super().__init__(loop, socket, limits.BULK_QUEUE)
+        super().__init__(loop, socket, queue=limits.BULK_QUEUE, share=limits.RECORDS_A_POLL)
         self.listen(endpoint)
         self._book = book
         self._unfinished: dict[bytes, float] = {}
@@ -237,7 +237,7 @@ class BulkLink:
                 lost = f"the ticket was refused (status {value})"
             else:
                 lost = lost or "the connection was lost"
-        share = limits.FRAMES_A_POLL + (limits.BULK_QUEUE + 2 if lost else 0)
+        share = limits.RECORDS_A_POLL + (limits.BULK_QUEUE + 2 if lost else 0)
         for _ in range(share):
             if self.ended or not self._take(receive(self._socket, routed=False)):
                 break

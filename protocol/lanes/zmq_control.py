@@ -69,7 +69,7 @@ class ControlServer(Routed):
         socket.zap_domain = CONTROL_DOMAIN
         # Without this, libzmq admits any key whenever nothing answers at the ZAP address.
         socket.setsockopt(zmq.ZAP_ENFORCE_DOMAIN, 1)
-        super().__init__(loop, socket, limits.CONTROL_QUEUE)
+        super().__init__(loop, socket, queue=limits.CONTROL_QUEUE, share=limits.FRAMES_A_POLL)
         self.listen(endpoint)
         self._frame_limit = frame_limit
         self._silence = silence

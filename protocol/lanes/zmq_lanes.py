@@ -2,8 +2,8 @@
 
 - Control (`zmq_control.py`): CURVE, allow-list by ZAP, application heartbeats. Bulk (`zmq_bulk.py`): PLAIN tickets.
 - Only `wake` may be called from another thread; all else belongs to the thread that polls.
-- `poll` gives every socket its turn and reads at most `limits.FRAMES_A_POLL` messages from it, so no peer starves
-  another, and returns as soon as there is an event.
+- `poll` gives every socket its turn and reads a bounded number of messages from it, so no peer starves another,
+  and returns as soon as there is an event.
 - A party that does not poll for `limits.HANDSHAKE` admits nobody meanwhile, and after `silence` is lost to its peers.
 """
 

@@ -242,12 +242,13 @@ class Routed:
 
     farewell: bytes
 
-    def __init__(self, loop: Loop, socket: ZmqSocket, queue: int) -> None:
+    def __init__(self, loop: Loop, socket: ZmqSocket, *, queue: int, share: int) -> None:
         self._loop = loop
         self.socket = socket
         socket.router_mandatory = True
         self._monitor = Monitor(loop, socket, SERVER_EVENTS)
         self._queue = queue
+        self._share = share
         self._open: set[int] = set()
         self._by_fd: dict[int, bytes] = {}
         self._retired: set[bytes] = set()
@@ -283,7 +284,7 @@ class Routed:
     def read(self) -> None:
         """Read what has come, up to a turn's share."""
         self._read_monitor()
-        for _ in range(limits.FRAMES_A_POLL):
+        for _ in range(self._share):
             got = receive(self.socket, routed=True)
             if got is None:
                 for connection in list(self._ending.values()):

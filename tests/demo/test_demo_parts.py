@@ -231,6 +231,8 @@ def test_a_terminal_gets_a_pane_a_party() -> None:
     for member in RECIPES["digits"].members:
         assert f"{member.name}, {member.role.words}" in text
     assert "57/100" in text
+    assert "pid 1, digits 0-3" in text
+    assert "57: trained, loss 0.0175" in text
     assert "accuracy 50.0%" in text
     assert "[bold]not markup[/bold]" in text
     assert "\x1b[2J" not in text

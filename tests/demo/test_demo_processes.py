@@ -21,7 +21,10 @@ PARTIES = {
 LONG = ("--rounds", "5000")
 Numbers = Callable[..., Any]
 
-pytestmark = pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="looks for processes in /proc")
+pytestmark = [
+    pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="looks for processes in /proc"),
+    pytest.mark.xdist_group("demo"),
+]
 
 
 def one_sentence(text: str, *words: str) -> None:
@@ -100,6 +103,7 @@ def test_killing_a_party_names_it_and_ends_the_others(numbers: Numbers, party: s
         assert "its launcher is gone" not in demo.log(other)
 
 
+@pytest.mark.slow
 def test_a_party_that_hangs_is_named(numbers: Numbers) -> None:
     demo = numbers(*LONG, "--notice", "4")
     demo.until("round 2")

@@ -33,7 +33,7 @@ def test_toy_learns_in_two_acts(demo: Callable[..., Any]) -> None:
 def test_digits_with_one_seed_give_one_model(demo: Callable[..., Any]) -> None:
     models, learned = [], []
     for seed in ("1", "1"):
-        run = demo(TERTIUM, "digits", "--rounds", "6", "--seed", seed, "--json")
+        run = demo(TERTIUM, "digits", "--rounds", "3", "--seed", seed, "--json")
         assert run.wait(within=120) == 0, run.err
         assert run.err == ""
         summary = json.loads(run.out)

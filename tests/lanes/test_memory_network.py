@@ -110,6 +110,7 @@ def test_what_was_under_way_is_lost_with_its_connection() -> None:
 def test_disconnect_ends_both_lanes_and_the_client_dials_again_later() -> None:
     network, clock = MemoryNetwork(), Time()
     hub, ann = opened(network, clock)
+    clock.now = 100.0
     network.disconnect("hub", "ann", "cable cut")
     for party, other in ((hub, "ann"), (ann, "hub")):
         assert party.poll(0) == [Down(other, "cable cut"), BulkDown(SUBJECT, other, "cable cut")]

@@ -300,10 +300,10 @@ def test_a_silent_client_is_down(zmq_world: World, raw: Raw) -> None:
 
 
 def test_pings_keep_a_quiet_connection_up(zmq_world: World) -> None:
-    hub = zmq_world.make("hub", ["ann"], listen=True, silence=0.5)
-    ann = zmq_world.make("ann", ["hub"], ping_every=0.1, silence=0.5)
+    hub = zmq_world.make("hub", ["ann"], listen=True, silence=0.4)
+    ann = zmq_world.make("ann", ["hub"], ping_every=0.05, silence=0.4)
     zmq_world.join(ann, hub)
-    zmq_world.idle(hub, ann, seconds=1.2)
+    zmq_world.idle(hub, ann, seconds=0.8)
     assert kinds(hub) == kinds(ann) == [Up]
 
 

@@ -241,14 +241,25 @@ BODY = 40_000
         pytest.param(lambda records: [records[1], records[0], *records[2:]], id="two records swapped"),
         pytest.param(lambda records: [*records[:2], records[1], *records[2:]], id="a record twice"),
         pytest.param(lambda records: [*records[:2], *records[3:]], id="a record left out"),
-        pytest.param(lambda records: [*records, b"x"], id="extended"),
-        pytest.param(lambda records: [*records[:-1], records[-1] + b"x"], id="longer by a byte"),
+        pytest.param(lambda records: [*records[:-1], records[-1] + b"x"], id="extended by a byte"),
+        pytest.param(lambda records: [*records[:-2], records[-2] + records[-1], b"x"], id="extended by a record"),
         pytest.param(lambda records: [os.urandom(len(record)) for record in records], id="noise"),
     ],
 )
 def test_a_body_that_was_altered_is_refused(against: Any, change: Any) -> None:
     run = against(sends(change), planted=BODY)
     assert set(run.refused("third")) - {"peer-lost"} == {"bad-body"}
+
+
+@pytest.mark.usefixtures("small_records")
+def test_what_follows_a_complete_body_is_nothing(against: Any) -> None:
+    """Its signed length was there and its commitment matched; the surplus is never opened."""
+    run = against(
+        sends(lambda records: [*records, records[-1], b"x"]),
+        planted=BODY,
+        contributors=("alice", "bob", "carol", "dave"),
+    )
+    assert not run.refused("third")
 
 
 @pytest.mark.usefixtures("small_records")
@@ -575,7 +586,8 @@ def test_a_message_in_a_wrong_phase_names_role_phase_and_message(against: Any) -
         def send(self, peer: str, message: Any) -> None:
             super().send(peer, message)
             if isinstance(message, Ready):
-                super().send(peer, SendModel(head=message.head))
+                other = SealedHead(header=b"x", wrapped_key=bytes(limits.WRAPPED_KEY), signature=bytes(64))
+                super().send(peer, SendModel(head=other))
 
     run = against(Confused, contributors=("alice", "bob", "carol", "dave"))
     (refused,) = run.said("third", _refused())
