@@ -12,11 +12,11 @@ from .errors import run
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "charter": ("charter:charter", "Write, sign, check and compare a federation's charter."),
-    "demo": ("demo:demo", "Run a whole federation on this machine, one process a party."),
+    "demo": ("demo:demo", "Run a whole federation on this machine."),
     "evaluator": ("worker:evaluator", "Run an evaluator, which scores the global model."),
     "inspect": ("inspect:inspect", "Show what a file of tertium says."),
     "owner": ("owner:owner", "Run the model owner."),
-    "secure-worker": ("secure_worker:secure_worker", "Run the third party, which adds updates up."),
+    "secure-worker": ("secure_worker:secure_worker", "Run the third party, which adds sealed updates."),
     "worker": ("worker:worker", "Run a data owner."),
     "keygen": ("keygen:keygen", "Make a party's keys, and the card to hand to the others."),
 }
