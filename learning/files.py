@@ -1,13 +1,8 @@
-"""Files that must never be seen half written: checkpoints.
+"""Checkpoints and records on disk: `crypto/files.py`, with errors that are this party's to mend."""
 
-A file appears under its name whole or not at all: written beside it, flushed to the disk, then renamed over it.
-"""
-
-import contextlib
-import os
-import tempfile
 from pathlib import Path
 
+from ..crypto.files import reason, replace_file
 from ..crypto.labels import Buffer
 from ..protocol.errors import SiteFileError
 
@@ -16,29 +11,12 @@ def write_atomically(path: Path, data: Buffer) -> None:
     """Write `data` to `path`, mode 0600, so that a crash leaves either the old file or the new one.
 
     Raises:
-        SiteFileError: the file cannot be written.
+        SiteFileError: the file cannot be written; the old one, if there was one, is as it was.
     """
     try:
-        # mkstemp gives 0600 and a name nobody else holds, so a link planted beside the target is not followed
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-        except BaseException:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(temporary)
-            raise
-        # the rename itself is durable only once the folder is
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        replace_file(path, data, mode=0o600)
     except OSError as error:
-        raise SiteFileError(f"{path.name} cannot be written: {error.strerror or error}") from error
+        raise SiteFileError(f"{path.name} cannot be written: {reason(error)}") from error
 
 
 def read_whole(path: Path) -> bytes:
@@ -50,4 +28,4 @@ def read_whole(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise SiteFileError(f"{path.name} cannot be read: {error.strerror or error}") from error
+        raise SiteFileError(f"{path.name} cannot be read: {reason(error)}") from error

@@ -7,9 +7,8 @@ number of the last round that was applied is the number in the newest checkpoint
 import re
 from pathlib import Path
 
-from ..crypto.files import reason, replace_file
+from ..learning.files import write_atomically
 from ..learning.task import GlobalModel
-from ..protocol.errors import SiteFileError
 
 KEPT = 2
 """Checkpoints that are kept; the one before the newest survives a disk that lies about a sync."""
@@ -50,10 +49,7 @@ class OwnerStore:
     def record(self, round_number: int, holder: str, data: bytes) -> None:
         """Write a round record as it was received: signed statement and cosignatures."""
         path = self._records / f"round-{round_number:06d}.{holder}.record"
-        try:
-            replace_file(path, data, mode=0o600)
-        except OSError as error:
-            raise SiteFileError(f"{path} could not be written: {reason(error)}") from None
+        write_atomically(path, data)
 
     def finish(self, model: GlobalModel) -> Path:
         """Write the finished model; returns its path."""
