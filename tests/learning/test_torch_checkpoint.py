@@ -101,7 +101,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("os.fsync", full)
-    with pytest.raises(SiteFileError, match="No space"):
+    with pytest.raises(SiteFileError, match="no space left on device"):
         Toy().global_model(2, ServerOptimiser()).save(path)
     assert path.read_bytes() == before
     assert len(list(tmp_path.iterdir())) == 1
