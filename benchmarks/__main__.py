@@ -1,8 +1,8 @@
 """`make bench`: every benchmark in turn, or the ones named.
 
-    python -m benchmarks                all of them
-    python -m benchmarks accuracy       federated against centralised, five seeds, real processes
-    python -m benchmarks arithmetic     ring and keystream, ratios to a copy
+python -m benchmarks                all of them
+python -m benchmarks accuracy       federated against centralised, five seeds, real processes
+python -m benchmarks arithmetic     ring and keystream, ratios to a copy
 """
 
 import sys

@@ -13,6 +13,7 @@ from .errors import run
 COMMANDS: dict[str, tuple[str, str]] = {
     "charter": ("charter:charter", "Write, sign, check and compare a federation's charter."),
     "demo": ("demo:demo", "Run a whole federation on this machine."),
+    "doctor": ("doctor:doctor", "Check a party's set-up before a run, and say how to mend it."),
     "evaluator": ("worker:evaluator", "Run an evaluator, which scores the global model."),
     "inspect": ("inspect:inspect", "Show what a file of tertium says."),
     "owner": ("owner:owner", "Run the model owner."),

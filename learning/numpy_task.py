@@ -263,7 +263,7 @@ class Planted(_FlatTask):
         motif = _array(pattern if listed else [number("pattern", pattern)], "pattern", 1)
         if motif.size == 0:
             raise SiteFileError("option pattern is empty")
-        self.pattern = np.resize(motif, size)
+        self.pattern = np.tile(motif, -(-size // motif.size))[:size]
         self.layout = Layout(entries=(Entry(name="planted", dtype=DType.FLOAT32, shape=(size,), trainable=True),))
 
     def trainer(self) -> "PlantedTrainer":

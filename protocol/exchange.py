@@ -141,7 +141,7 @@ class Incoming:
         return sections
 
     @property
-    def staging(self) -> bytearray:
+    def staging(self) -> sealing.Staging:
         """The buffer the sections are views of, to be used again once they are done with."""
         return self._opener.staging
 
@@ -272,7 +272,7 @@ class Exchange:
             )
         return header
 
-    def open(self, head: SealedHead, key: sealing.RoundKey, staging: bytearray | None = None) -> Incoming:
+    def open(self, head: SealedHead, key: sealing.RoundKey, staging: sealing.Staging | None = None) -> Incoming:
         """Unwrap the content key of a head that `examine` passed, allocate for its body, and prepare to receive it."""
         header = decode_as(Header, head.header)
         subject = head.subject

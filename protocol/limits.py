@@ -25,7 +25,7 @@ COORDINATES = 2**31
 """Most coordinates of an update; a secure worker's own memory limit (`--memory`) is lower."""
 VECTOR_MEMORY = 4 * 1024 * MIB
 """Largest summed vector a secure worker makes room for; it holds one, and a staging buffer an upload in flight."""
-UPLOADS_IN_FLIGHT = 4
+UPLOADS_IN_FLIGHT = 2
 """Bodies a secure worker opens at once; each has a staging buffer as long as the vector."""
 STALL = 15.0
 """A transfer that has not moved for this long is given up."""

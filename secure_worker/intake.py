@@ -2,7 +2,8 @@
 
 Rules:
 - Memory is the running total, plus a staging buffer for each of at most `limits.UPLOADS_IN_FLIGHT` bodies, used again
-  from one to the next; it does not grow with the cohort. Heads that wait for a buffer wait in order.
+  from one to the next and from round to round; it does not grow with the cohort. Heads that wait for a buffer wait in
+  order. A buffer that outlives its round is overwritten at its end: it held an update.
 - A contributor's slot is used up only when its body is open, its commitment matched and its words are in the total.
 - The round key is asked for here alone, and erased by `close`, before anything is released.
 """
@@ -13,13 +14,38 @@ from dataclasses import dataclass
 from ..crypto.errors import BadWrappedKey
 from ..crypto.labels import Label
 from ..crypto.ring import Words, from_wire
-from ..crypto.sealing import RoundKey
+from ..crypto.sealing import RoundKey, Staging, staging_bytes
 from ..crypto.sharing.base import Scheme
 from ..protocol import limits
 from ..protocol.errors import AlreadyContributed, NotInCohort
 from ..protocol.exchange import Exchange, Incoming, RoundContext
 from ..protocol.messages import Contribution, OpenRound, Receipt, SealedHead, Signed
 from ..protocol.vector import vector_bytes
+
+
+class Buffers:
+    """Staging buffers between two uses: fresh memory costs more than opening a body into it does."""
+
+    def __init__(self) -> None:
+        self._spare: list[Staging] = []
+
+    def take(self, length: int) -> Staging | None:
+        """Return a buffer of `length` bytes that was used before, or None; those of another length are let go."""
+        self._spare = [buffer for buffer in self._spare if len(buffer) == length]
+        return self._spare.pop() if self._spare else None
+
+    def give(self, buffer: Staging) -> None:
+        """Keep a buffer that is done with, if there are not enough yet."""
+        if len(self._spare) < limits.UPLOADS_IN_FLIGHT:
+            self._spare.append(buffer)
+
+    def wipe(self) -> None:
+        """Overwrite what the buffers held."""
+        for buffer in self._spare:
+            buffer.fill(0)
+
+    def __repr__(self) -> str:
+        return f"Buffers({len(self._spare)})"
 
 
 @dataclass(frozen=True)
@@ -34,7 +60,16 @@ class Added:
 class Intake:
     """The uploads of one round at one holder."""
 
-    def __init__(self, question: OpenRound, open_round: bytes, exchange: Exchange, scheme: Scheme, index: int) -> None:
+    def __init__(
+        self,
+        question: OpenRound,
+        open_round: bytes,
+        exchange: Exchange,
+        scheme: Scheme,
+        index: int,
+        buffers: Buffers | None = None,
+    ) -> None:
+        """`buffers` are those of the rounds before, if there were any."""
         self.question = question
         self.open_round = open_round
         self.context = RoundContext.of(question, open_round)
@@ -44,9 +79,12 @@ class Intake:
         self._exchange = exchange
         self._holder = scheme.holder(question.plan, question.words, index)
         self._total: Words = self._holder.zero()
+        # Now, while the data owners train, and not under the first upload: memory is handed out when it is touched.
+        self._total.fill(0)
         self._opening: dict[str, bytes] = {}
         self._waiting: OrderedDict[str, SealedHead] = OrderedDict()
-        self._spare: list[bytearray] = []
+        self._buffers = buffers or Buffers()
+        self._staging_bytes = staging_bytes(vector_bytes(question), limits.RECORD_WIRE)
 
     @property
     def outstanding(self) -> set[str]:
@@ -81,12 +119,14 @@ class Intake:
         if sender is None or (len(self._opening) >= limits.UPLOADS_IN_FLIGHT and sender not in self._opening):
             return None
         head = self._waiting.pop(sender)
+        staging = self._buffers.take(self._staging_bytes)
         try:
-            incoming = self._exchange.open(head, self.key, self._spare[-1] if self._spare else None)
+            incoming = self._exchange.open(head, self.key, staging)
         except BadWrappedKey as error:
+            if staging is not None:
+                self._buffers.give(staging)
             # An upload of this sender that is under way keeps its place: each such head would make room for one more.
             raise BadWrappedKey(error.reason, party=sender) from None
-        del self._spare[-1:]
         replaced = self._opening.pop(sender, None)
         self._opening[sender] = incoming.subject
         return sender, incoming, replaced
@@ -144,13 +184,12 @@ class Intake:
         broken = list(self._opening.values())
         self._opening.clear()
         self._waiting.clear()
-        self._spare.clear()
         return self._total, broken
 
-    def _release_slot(self, sender: str, staging: bytearray | None) -> None:
+    def _release_slot(self, sender: str, staging: Staging | None) -> None:
         self._opening.pop(sender, None)
-        if staging is not None and len(self._spare) < limits.UPLOADS_IN_FLIGHT:
-            self._spare.append(staging)
+        if staging is not None:
+            self._buffers.give(staging)
 
     def __repr__(self) -> str:
         return f"Intake(round {self.question.round}, {len(self.added)} added)"

@@ -63,7 +63,7 @@ from ..protocol.session import HolderSession, new_nonce, session_id
 from ..protocol.statements import open_signed, sign, statement_digest
 from .admission import Questions
 from .gate import ReleaseGate
-from .intake import Intake
+from .intake import Buffers, Intake
 
 
 class _Attestation:
@@ -108,6 +108,7 @@ class SecureWorker(Machine):
         self._session_id: bytes | None = None
         self._questions: Questions | None = None
         self._intake: Intake | None = None
+        self._buffers = Buffers()
         self._outgoing: Outgoing | None = None
         self._attestation: _Attestation | None = None
         self._deadline: float | None = None
@@ -184,6 +185,7 @@ class SecureWorker(Machine):
     def _leave(self, error: str | None, text: str) -> None:
         """End a session: for good, or until the next."""
         self._session, self._questions, self._session_id = None, None, None
+        self._buffers = Buffers()
         if self._serve:
             self.tell(Said(text=text, warning=error is not None))
         else:
@@ -204,7 +206,7 @@ class SecureWorker(Machine):
             self._give_up("the model owner asked anew")
             self._questions.record(question, name)
             self._session_id = session_id(question.charter, question.owner_nonce, question.holder_nonces)
-            self._intake = current = Intake(question, name, self.exchange, self._scheme, self._index)
+            self._intake = current = Intake(question, name, self.exchange, self._scheme, self._index, self._buffers)
             self._deadline = now + self.charter.rules.deadlines.join + self.charter.rules.deadlines.upload
             self.move(Step.ROUND_OPEN)
             for party in set(question.cohort) - self._connected:
@@ -288,16 +290,16 @@ class SecureWorker(Machine):
         expired = self._deadline is not None and now >= self._deadline
         reachable = len(intake.added) + len(outstanding - absent)
         if outstanding == absent or expired:
-            self._close(now)
+            self._close(now, outstanding)
         elif reachable < self.charter.rules.minimum_cohort:
-            # Waiting for the rest could not bring the round to its minimum.
-            self._close(now)
+            # Waiting for the rest could not bring the round to its minimum; it is not they who are missing.
+            self._close(now, absent)
 
-    def _close(self, now: float) -> None:
+    def _close(self, now: float, silent: Iterable[str]) -> None:
         intake = self._intake
         if intake is None:
             return
-        missing = tuple(sorted(intake.outstanding))
+        missing = tuple(sorted(silent))
         contributors = tuple(sorted(intake.added))
         try:
             decision = self._gate.decide(intake.question, contributors)
@@ -432,6 +434,7 @@ class SecureWorker(Machine):
                 self.effect(Drop(subject))
         if self._outgoing is not None:
             self.effect(Drop(self._outgoing.subject))
+        self._buffers.wipe()
         self._intake = self._outgoing = self._attestation = self._deadline = None
         self._written_off = set()
 

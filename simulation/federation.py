@@ -32,7 +32,7 @@ from ..workers.evaluator import Evaluator
 
 OWNER, THIRD = "owner", "third"
 SETTLED = 2
-"""Turns without a delivery after which nothing is under way: a connection that came up is answered within one."""
+"""Turns without a delivery after which nothing is under way: what happens to a connection is answered within one."""
 
 MachineClass = Callable[..., Machine]
 """A role's class, or one derived from it; called with what that role's constructor takes."""
@@ -248,6 +248,7 @@ class Federation:
             quiet = quiet + 1 if self.network.carried == carried else 0
             self.clock.now += tick
             if quiet > SETTLED:
+                quiet = 0  # a deadline may begin something that shows in no delivery at first
                 self.clock.now = max(self.clock.now, self._next_deadline(most_seconds))
             if self.clock.now > most_seconds:
                 waiting = [

@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 
 from ..crypto.errors import Misbehaviour
 from ..crypto.identity import Identity
-from ..crypto.labels import Label, digest
+from ..crypto.labels import Buffer, Label, digest
 from ..crypto.ring import Words, to_wire
 from ..crypto.sharing import scheme
 from ..crypto.sharing.base import Seed
@@ -328,7 +328,7 @@ class DataOwner(Recipient):
         return min(waits, default=None)
 
 
-def _train(trainer: Trainer, question: OpenRound, layout: Layout, model: bytes, stream: bytes) -> _Trained | None:
+def _train(trainer: Trainer, question: OpenRound, layout: Layout, model: Buffer, stream: bytes) -> _Trained | None:
     """Run on the work thread: train and encode; None where there is nothing to contribute."""
     begun = time.monotonic()
     update = trainer.train(layout, model, question.training, stream)

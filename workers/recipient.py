@@ -79,7 +79,8 @@ class Asked:
     deadline: float
     head: SealedHead | None = None
     layout: Layout | None = None
-    model: bytes | None = field(default=None, repr=False)
+    model: memoryview | None = field(default=None, repr=False)
+    """A read-only view of the buffer the model was opened to; it is not copied."""
 
 
 class Recipient(Machine):
@@ -271,7 +272,9 @@ class Recipient(Machine):
         self.move(Step.MODEL_OPENED)
         self.model_arrived(asked, now)
 
-    def _check_model(self, question: OpenRound, layout_bytes: memoryview, model: memoryview) -> tuple[Layout, bytes]:
+    def _check_model(
+        self, question: OpenRound, layout_bytes: memoryview, model: memoryview
+    ) -> tuple[Layout, memoryview]:
         try:
             layout = msgspec.msgpack.decode(layout_bytes, type=Layout)
         except (msgspec.MsgspecError, ValueError, RecursionError):
@@ -280,7 +283,7 @@ class Recipient(Machine):
             raise WrongModel("sent another layout than the one it asked everybody about", party=self.owner)
         if layout.model_bytes != len(model) or model_digest(layout, model) != question.model:
             raise WrongModel("sent another model than the one it asked everybody about", party=self.owner)
-        return layout, bytes(model)
+        return layout, model.toreadonly()
 
     def transfer_failed(self, peer: str, subject: bytes, error: Misbehaviour, now: float) -> None:
         """Ask for the model again if only the connection broke; a model that does not open is refused."""

@@ -5,6 +5,7 @@ import functools
 import pickle
 from collections.abc import Iterable
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -26,7 +27,9 @@ def records_of(sections: tuple[bytes, ...] = SECTIONS, context: bytes = CONTEXT)
     return list(sealing.seal_records(CONTENT_KEY, context, SALT, sections, RECORD))
 
 
-def opener_for(sections: tuple[bytes, ...] = SECTIONS, staging: bytearray | None = None, **other: bytes) -> BodyOpener:
+def opener_for(
+    sections: tuple[bytes, ...] = SECTIONS, staging: sealing.Staging | None = None, **other: bytes
+) -> BodyOpener:
     return BodyOpener(
         other.get("content_key", CONTENT_KEY),
         other.get("context", CONTEXT),
@@ -305,8 +308,8 @@ def test_the_sections_are_views_of_the_staging_buffer() -> None:
 def test_a_staging_buffer_that_is_too_small_is_our_own_mistake() -> None:
     needed = sealing.staging_bytes(sum(map(len, SECTIONS)), WIRE)
     with pytest.raises(Misuse):
-        opener_for(staging=bytearray(needed - 1))
-    assert open_all(opener_for(staging=bytearray(needed)), records_of()) == list(SECTIONS)
+        opener_for(staging=np.empty(needed - 1, np.uint8))
+    assert open_all(opener_for(staging=np.empty(needed, np.uint8)), records_of()) == list(SECTIONS)
 
 
 def test_a_refusal_is_never_anything_but_misbehaviour() -> None:

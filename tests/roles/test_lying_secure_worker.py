@@ -248,10 +248,10 @@ def test_a_release_cannot_be_sent_twice_with_two_bodies(make: Maker) -> None:
 
 def test_a_sum_no_honest_contributors_could_have_is_not_applied(make: Maker) -> None:
     class Invents(SecureWorker):
-        def _close(self, now: float) -> None:
+        def _close(self, now: float, silent: Any) -> None:
             total = self._intake._total  # type: ignore[union-attr]
             total[:] = total.dtype.type(2 ** (8 * total.dtype.itemsize - 1))
-            super()._close(now)
+            super()._close(now, silent)
 
     run = make(machines={"third": Invents})
     before = run.model.to_bytes()
