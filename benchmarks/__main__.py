@@ -1,15 +1,23 @@
 """`make bench`: every benchmark in turn, or the ones named.
 
-python -m benchmarks                all of them
-python -m benchmarks accuracy       federated against centralised, five seeds, real processes
-python -m benchmarks arithmetic     ring and keystream, ratios to a copy
+Run:
+    python -m benchmarks                all of them
+    python -m benchmarks arithmetic     ring and keystream, ratios to a copy
+    python -m benchmarks ingest         a secure worker's ingest beside a bare loop, 1 and 3 senders
+    python -m benchmarks rounds         round latency, memory for cohorts of 3 and 30, bytes on the wire, start-up
+    python -m benchmarks accuracy       federated against centralised, five seeds, real processes
 """
 
 import sys
 
-from . import accuracy, arithmetic
+from . import accuracy, arithmetic, ingest, rounds
 
-BENCHMARKS = {"arithmetic": lambda: arithmetic.main([]), "accuracy": accuracy.main}
+BENCHMARKS = {
+    "arithmetic": lambda: arithmetic.main([]),
+    "ingest": lambda: ingest.main([]),
+    "rounds": lambda: rounds.main([]),
+    "accuracy": accuracy.main,
+}
 
 
 def main(names: list[str]) -> int:

@@ -43,8 +43,8 @@ MEMORY_BASE = 80 * limits.MIB
 MEMORY_TOTAL = 1.25
 MEMORY_UPLOADS = 2
 """Most a secure worker may use: the base, the accumulator this many times, so many uploads in flight."""
-SAME = 0.02
-"""How much the peaks of two cohorts may differ, as a share: what an allocator does by chance."""
+SAME = 0.10
+"""How much the peaks of two cohorts may differ, as a share: connections of 30 parties, and what an allocator does."""
 
 
 def latency(rounds: int = 100) -> bool:

@@ -83,7 +83,7 @@ def inspect(*, file: Path, charter_path: Path | None, as_json: bool) -> None:
 
 
 def examine(file: Path, charter: Charter | None) -> tuple[str, Any]:
-    """Return what kind of file this is and its content in plain values; raises `SiteFileError` if it is none of ours."""
+    """Return what kind of file this is and its content, plain; raises `SiteFileError` if it is none of ours."""
     if file.name == "secret.toml":
         raise KeyFileError(f"{file} holds secret keys, which are never shown; its public half is in public.toml")
     readers: tuple[tuple[str, str, Callable[[Path], Any]], ...] = (

@@ -6,7 +6,7 @@ fails and then has changed nothing. The order of things, time, and what follows 
 
 from dataclasses import dataclass, field
 
-from ..crypto.errors import Misbehaviour
+from ..crypto.errors import BadBody, Misbehaviour
 from ..crypto.identity import verify
 from ..crypto.labels import Label
 from ..crypto.ring import Words, from_wire
@@ -110,7 +110,7 @@ class Asking:
 
     def take_decline(self, peer: str, signed: Signed) -> None:
         """Note that a data owner takes no part."""
-        decline = open_signed(self.charter, signed, Decline, Role.DATA_OWNER)
+        decline = open_signed(self.charter, signed, Decline, Role.DATA_OWNER, Role.EVALUATOR)
         if decline.party != peer or signed.signer != peer or decline.open_round != self.name:
             raise WrongOpenRound("declines another question, or for somebody else", party=peer)
         self.answered.add(peer)
@@ -142,8 +142,9 @@ class Asking:
         header = self.exchange.examine(head, Label.AGGREGATE, self.context, peer, self.key, sections)
         if header.close != name or header.contributors != len(close.contributions):
             raise SplitView("releases a sum over another set than it closed with", party=peer)
+        self.releases[peer] = self.exchange.open(head, self.key)
         self.heads[peer] = head
-        return self.fetch(peer)
+        return self.releases[peer]
 
     def fetch(self, peer: str) -> Incoming:
         """Return what is ready to receive the body of a release, from its first byte."""
@@ -161,7 +162,7 @@ class Asking:
         head = self.heads.get(peer)
         if head is None or head.subject != subject:
             return None
-        return isinstance(error, PeerLost)
+        return isinstance(error, PeerLost | BadBody)  # anybody on the path can spoil a record
 
     def take_total(self, peer: str, section: memoryview) -> bool:
         """Take a holder's opened total; True, with the round key erased, once every holder's is here."""
@@ -213,5 +214,7 @@ class Asking:
         said = open_signed(self.charter, signed, Evaluation, Role.EVALUATOR)
         if said.party != peer or signed.signer != peer or said.open_round != self.name:
             raise WrongOpenRound("scores another model", party=peer)
+        if peer in self.answered:
+            raise SplitView("scores one model twice", party=peer)
         self.answered.add(peer)
         return said.score

@@ -99,6 +99,8 @@ class ModelOwner(Machine):
         self._data_owners = tuple(party.name for party in charter.data_owners)
         self._evaluators = tuple(party.name for party in charter.evaluators)
         self._connected: set[str] = set()
+        self._mute: set[str] = set()
+        """Evaluators that let a deadline pass in this session."""
         self._lost: dict[str, tuple[float, str]] = {}
         self._nonce = new_nonce()
         self._nonces: dict[str, bytes] = {}
@@ -169,7 +171,7 @@ class ModelOwner(Machine):
     def _next(self, now: float) -> None:
         """Begin what comes next: an evaluation, a round, or the end."""
         self._asking, self._deadline = None, None
-        scorers = tuple(name for name in self._evaluators if name in self._connected)
+        scorers = tuple(name for name in self._evaluators if name in self._connected - self._mute)
         if self._unscored and scorers:
             self._unscored = False
             self.move(Step.NEXT_EVALUATION)
@@ -269,6 +271,8 @@ class ModelOwner(Machine):
         asking = self._open_question(peer)
         asking.take_decline(peer, message.decline)
         self.tell(Said(text=f"round {asking.question.round}: {peer} declined"))
+        if self.phase is Phase.EVALUATING and asking.answered >= set(asking.question.cohort):
+            self._end_evaluation(now)
 
     # --- the sum
 
@@ -444,6 +448,11 @@ class ModelOwner(Machine):
                 if lost is not None and now - lost[0] >= limits.ABSENCE:
                     self._fail(Cause.TIMEOUT, f"{holder} is not reachable: {lost[1]}")
                     return
+        if self.phase is Phase.EVALUATING and self._asking is not None:
+            silent = set(self._asking.question.cohort) - self._asking.answered
+            if all(name in self._lost and now - self._lost[name][0] >= limits.ABSENCE for name in silent):
+                self._end_evaluation(now)
+                return
         if self._deadline is None or now < self._deadline:
             return
         if self.phase is Phase.CONNECTING:
@@ -452,8 +461,10 @@ class ModelOwner(Machine):
             self._conclude(now, late=True)
         elif self.phase is Phase.EVALUATING:
             asking = self._open_question(self.name)
-            silent = sorted(set(asking.question.cohort) - asking.answered)
-            self.tell(Said(text=f"no score from {', '.join(silent)}", warning=True))
+            missing = sorted(set(asking.question.cohort) - asking.answered)
+            # Waited for once; an evaluator that says nothing must not cost every round a deadline.
+            self._mute.update(missing)
+            self.tell(Said(text=f"no score from {', '.join(missing)}", warning=True))
             self._end_evaluation(now)
         else:
             self._fail(Cause.TIMEOUT, f"{Cause.TIMEOUT.value} while {self.phase.value}: {self._waiting_for()}")
@@ -487,6 +498,10 @@ class ModelOwner(Machine):
         waits = [] if self._deadline is None else [self._deadline]
         if self.phase is not Phase.CONNECTING:
             waits += [self._lost[holder][0] + limits.ABSENCE for holder in self._holders if holder in self._lost]
+        if self.phase is Phase.EVALUATING and self._asking is not None:
+            silent = set(self._asking.question.cohort) - self._asking.answered
+            if silent and silent <= set(self._lost):
+                waits.append(max(self._lost[name][0] for name in silent) + limits.ABSENCE)
         return min(waits, default=None)
 
     # --- small things

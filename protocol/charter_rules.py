@@ -140,7 +140,7 @@ class Rules(_Line, frozen=True, forbid_unknown_fields=True):
     minimum_cohort: Annotated[int, Meta(ge=1, le=limits.PARTIES)] = 5
     weight_rule: WeightRule = WeightRule.UNIFORM
     stable_cohort: Annotated[int, Meta(ge=2, le=limits.PARTIES)] | None = None
-    """When k, a release whose contributors differ from the last one by 1 to k - 1 either way is refused."""
+    """When k, a release whose contributors differ from those of an earlier one by 1 to k - 1 either way is refused."""
     unsafe_small_cohort: Title | None = None
     """Why a minimum cohort of 2 is acceptable here."""
     unsafe_plain: Title | None = None

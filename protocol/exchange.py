@@ -15,6 +15,7 @@ Checks of a head, numbered; each raises its own error. Nothing is decrypted or a
  8. session, round, attempt and OpenRound digest are the current ones, each with its own error
  9. the recipient is us, and the wrapped key is for our round key
 10. the lengths are those the round fixes
+11. fields that mean nothing for this label are empty
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -30,6 +31,7 @@ from . import limits
 from .charter import Charter, Role
 from .codec import decode_as, encode
 from .errors import (
+    MalformedMessage,
     OversizedClaim,
     UnsupportedVersion,
     WrongAttempt,
@@ -270,6 +272,10 @@ class Exchange:
                 f"an envelope claims {sum(header.sections)} bytes where the round fixes {sum(sections)}",
                 party=sender,
             )
+        aggregate = label is Label.AGGREGATE
+        idle = header.first == 0 and (aggregate or (header.contributors == 0 and header.close is None))
+        if not idle or header.broadcast is not (label is Label.MODEL):  # 11
+            raise MalformedMessage("an envelope with fields that mean nothing for its label", party=sender)
         return header
 
     def open(self, head: SealedHead, key: sealing.RoundKey, staging: sealing.Staging | None = None) -> Incoming:

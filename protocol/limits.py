@@ -25,7 +25,7 @@ COORDINATES = 2**31
 """Most coordinates of an update; a secure worker's own memory limit (`--memory`) is lower."""
 VECTOR_MEMORY = 4 * 1024 * MIB
 """Largest summed vector a secure worker makes room for; it holds one, and a staging buffer an upload in flight."""
-UPLOADS_IN_FLIGHT = 2
+UPLOADS_IN_FLIGHT = 4
 """Bodies a secure worker opens at once; each has a staging buffer as long as the vector."""
 STALL = 15.0
 """A transfer that has not moved for this long is given up."""
@@ -51,6 +51,9 @@ PING_EVERY = 2.0
 SILENCE = 10.0
 """A peer not heard from for this long is reported as lost."""
 LINGER = 1.0
+LOG_WINDOW = 10.0
+LOG_LINES = 100
+"""Refusals and warnings shown in that time; the rest are counted, or a stranger could fill a disk with our log."""
 ABSENCE = 3.0
 """How long a lost party is waited for before what depends on it goes on, or ends, without it."""
 RECONNECT_FIRST = 0.05

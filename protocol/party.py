@@ -75,6 +75,10 @@ class ThreadExecutor:
         if self._thread is None:
             self._thread = threading.Thread(target=self._run, name="work", daemon=True)
             self._thread.start()
+        # A machine wants one job at a time: what still waits belongs to a round that was given up.
+        with contextlib.suppress(queue.Empty):
+            while True:
+                self._jobs.get_nowait()
         self._jobs.put((tag, job))
 
     def results(self) -> list[tuple[str, Any]]:
@@ -94,6 +98,27 @@ class ThreadExecutor:
                 result = error
             self._done.put((tag, result))
             self._wake()
+
+
+class _Damped:
+    """Passes progress on, but of what peers can bring about (refusals, warnings) no more than a person reads."""
+
+    def __init__(self, report: Report, clock: Callable[[], float]) -> None:
+        self._show, self._clock = report, clock
+        self._since, self._shown, self._hidden = clock(), 0, 0
+
+    def __call__(self, progress: Progress) -> None:
+        now = self._clock()
+        if now - self._since >= limits.LOG_WINDOW:
+            if self._hidden:
+                self._show(Said(text=f"{self._hidden} more lines like the last were not shown", warning=True))
+            self._since, self._shown, self._hidden = now, 0, 0
+        if isinstance(progress, RefusedProgress) or (isinstance(progress, Said) and progress.warning):
+            self._shown += 1
+            if self._shown > limits.LOG_LINES:
+                self._hidden += 1
+                return
+        self._show(progress)
 
 
 class Party:
@@ -116,7 +141,7 @@ class Party:
         self._lanes = lanes
         self._identity = identity
         self._charter = charter
-        self._report = report
+        self._report = _Damped(report, clock)
         self._executor = executor or ThreadExecutor(lanes.wake)
         self._clock = clock
         self._transfers = Transfers()
@@ -319,4 +344,7 @@ class Party:
         self._send(peer, Grant(ticket=ticket))
 
     def _send(self, peer: str, message: Message) -> None:
-        self._lanes.send(peer, encode(message))
+        try:
+            self._lanes.send(peer, encode(message))
+        except LaneError as error:
+            self._report(Said(text=f"{type(message).__name__} for {peer} was not sent: {error}", warning=True))

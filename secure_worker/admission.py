@@ -50,9 +50,9 @@ class Questions:
         check_question(charter, question)  # 2, 3, 6, 7, 8: what data owners check too
         if not self._session.matches(question):  # 3
             raise WrongSession("asks in another session than the one our nonce opened", party=owner)
-        latest = (current.round, current.attempt) if current is not None else (self.released, 2**53)
+        latest = (current.round, current.attempt) if current is not None else (self.released + 1, 0)
         if question.round < 1 or (question.round, question.attempt) < latest:  # 4
-            raise WrongRound(f"asks for round {question.round} after round {latest[0]}", party=owner)
+            raise WrongRound(f"asks for round {question.round} after round {self.released}", party=owner)
         if self._asked.get((question.round, question.attempt), name) != name:  # 5
             raise SplitView(f"signed two different questions for round {question.round}", party=owner)
         if question.purpose is not Purpose.TRAIN:  # 6

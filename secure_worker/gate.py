@@ -5,7 +5,7 @@ seal an aggregate. Which differences of two releases would give one update away,
 - the same round released twice over different sets: one release a (session, round), by number
 - the same model released twice over different sets (another session, another charter): by model digest; a training
   plan that is repeated on an unchanged model gives, for one contributor, the same update, and a difference isolates it
-- with `stable_cohort` k, consecutive releases whose sets differ by 1 to k - 1 parties either way
+- with `stable_cohort` k, releases whose sets differ by 1 to k - 1 parties either way, whatever was released between
 Sets that are the same, or sums over different models, are not stopped; the threat model says what the latter leak.
 """
 
@@ -34,7 +34,7 @@ class ReleaseGate:
         self._stable = charter.rules.stable_cohort
         self._slots: dict[tuple[bytes, int], Decision] = {}
         self._models: dict[bytes, tuple[str, ...]] = {}
-        self._last: tuple[str, ...] | None = None
+        self._sets: set[frozenset[str]] = set()
 
     def decide(self, question: OpenRound, contributors: tuple[str, ...]) -> Decision:
         """Decide the release of this round over these contributors, and record it; raises `GateShut`."""
@@ -45,12 +45,13 @@ class ReleaseGate:
             raise GateShut(f"round {question.round} has been released already")
         if self._models.get(question.model, contributors) != contributors:
             raise GateShut("this very model was released over another contributor set")
-        if self._stable is not None and self._last is not None:
-            left, joined = set(self._last) - set(contributors), set(contributors) - set(self._last)
-            if any(0 < len(change) < self._stable for change in (left, joined)):
-                raise GateShut(f"the contributor set changed by fewer than {self._stable} since the last release")
+        now = frozenset(contributors)
+        if self._stable is not None:
+            changes = [change for earlier in self._sets for change in (earlier - now, now - earlier)]
+            if any(0 < len(change) < self._stable for change in changes):
+                raise GateShut(f"the contributor set differs by fewer than {self._stable} from an earlier release's")
         decision = Decision(question.session, question.round, question.model, contributors)
         self._slots[slot] = decision
         self._models[question.model] = contributors
-        self._last = contributors
+        self._sets.add(now)
         return decision

@@ -290,16 +290,18 @@ class SecureWorker(Machine):
         expired = self._deadline is not None and now >= self._deadline
         reachable = len(intake.added) + len(outstanding - absent)
         if outstanding == absent or expired:
-            self._close(now, outstanding)
+            self._close(now)
         elif reachable < self.charter.rules.minimum_cohort:
-            # Waiting for the rest could not bring the round to its minimum; it is not they who are missing.
-            self._close(now, absent)
+            # Waiting for the rest could not bring the round to its minimum.
+            self._close(now)
 
-    def _close(self, now: float, silent: Iterable[str]) -> None:
+    def _close(self, now: float) -> None:
         intake = self._intake
         if intake is None:
             return
-        missing = tuple(sorted(silent))
+        # Before the deadline only who is written off is missing; the others were not given their time.
+        expired = self._deadline is not None and now >= self._deadline
+        missing = tuple(sorted(intake.outstanding if expired else self._written_off))
         contributors = tuple(sorted(intake.added))
         try:
             decision = self._gate.decide(intake.question, contributors)
@@ -405,7 +407,9 @@ class SecureWorker(Machine):
     def _abort(self, cause: Cause, text: str, about: tuple[str, ...] = ()) -> None:
         """Sign an abort, send it to everyone in the round, and leave the session to the model owner."""
         intake = self._intake
-        if intake is None:
+        if intake is None or self._attestation is not None:
+            # Never for a round that was released: "without an aggregate" would be a lie.
+            self._give_up(text)
             return
         question = intake.question
         abort = Abort(
@@ -421,7 +425,10 @@ class SecureWorker(Machine):
         self._give_up(text)
 
     def _give_up(self, text: str) -> None:
-        """Erase the key and forget the round, if there is one."""
+        """Erase the key and forget the round, if there is one; one that was released gets its record."""
+        if self._attestation is not None:
+            self._attest()
+            return
         if self._intake is None:
             return
         self.tell(Said(text=f"round {self._intake.question.round} ends without a release: {text}", warning=True))

@@ -243,9 +243,9 @@ class Federation:
         """
         quiet = 0
         while not (until() if until else all(party.done for party in self.parties.values())):
-            carried = self.network.carried
+            carried, ended = self.network.carried, len(self.errors)
             self.turn()
-            quiet = quiet + 1 if self.network.carried == carried else 0
+            quiet = quiet + 1 if (self.network.carried, len(self.errors)) == (carried, ended) else 0
             self.clock.now += tick
             if quiet > SETTLED:
                 quiet = 0  # a deadline may begin something that shows in no delivery at first

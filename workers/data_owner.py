@@ -20,7 +20,7 @@ from ..crypto.sharing import scheme
 from ..crypto.sharing.base import Seed
 from ..learning.task import LocalUpdate, Trainer
 from ..protocol.charter import Charter, Role
-from ..protocol.errors import IllegalMessage, PeerLost, SplitView, WrongOpenRound, WrongSender
+from ..protocol.errors import IllegalMessage, NotInCohort, PeerLost, SplitView, WrongOpenRound, WrongSender
 from ..protocol.exchange import Exchange, Outgoing
 from ..protocol.machine import Dial, Drop, Provide, Work
 from ..protocol.messages import (
@@ -71,9 +71,12 @@ class _Sent:
 
     round: int
     open_round: bytes
+    cohort: tuple[str, ...]
     commitments: dict[str, bytes]
     receipted: bool = False
     close: dict[str, bytes] = field(default_factory=dict)
+    contributors: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    recorded: set[str] = field(default_factory=set)
     statements: dict[str, bytes] = field(default_factory=dict)
 
 
@@ -164,10 +167,12 @@ class DataOwner(Recipient):
             _Sent(
                 question.round,
                 asked.open_round,
+                question.cohort,
                 {holder: upload.outgoing.commitment for holder, upload in self._uploads.items()},
             )
         )
         # A later round's record makes an earlier one's old news; two cover a record that is late.
+        self._miss_records(self._sent[:-2])
         del self._sent[:-2]
         self.move(Step.TRAINED)
         for upload in self._uploads.values():
@@ -245,6 +250,20 @@ class DataOwner(Recipient):
                 return sent
         raise WrongOpenRound("speaks of a round this party took no part in", party=peer)
 
+    def _miss_records(self, rounds: list[_Sent]) -> None:
+        """Say which receipted contributions never came back in a record: a list we alone were shown looks like that."""
+        for sent in rounds:
+            silent = sorted(set(sent.commitments) - sent.recorded) if sent.receipted else []
+            if silent:
+                text = f"no record of our contribution from {', '.join(silent)}; it may not be in the sum"
+                self.tell(Said(text=f"round {sent.round}: {text}", warning=True))
+
+    def finish(self, error: str | None = None) -> None:
+        """End; a contribution that no record names is said before."""
+        if not self.finished:
+            self._miss_records(self._sent)
+        super().finish(error)
+
     def _on_closed(self, peer: str, message: Closed, now: float) -> None:
         close = open_signed(self.charter, message.close, CloseList, Role.SECURE_WORKER)
         if close.holder != peer or message.close.signer != peer:
@@ -264,9 +283,12 @@ class DataOwner(Recipient):
         # Checked for a round that is over here too: a second list is evidence whenever it comes.
         if ours != [sent.commitments[peer]]:
             raise SplitView("receipted our contribution and closed without it", party=peer)
+        if len(close.contributors) < self.charter.rules.minimum_cohort or set(close.contributors) - set(sent.cohort):
+            raise NotInCohort("closed over a set the question does not allow", party=peer)
         name = statement_digest(CloseList, message.close)
         if sent.close.setdefault(peer, name) != name:
             raise SplitView("closed one round over two contributor sets", party=peer)
+        sent.contributors[peer] = close.contributors
         if current is None:
             return
         deadlines = self.charter.rules.deadlines
@@ -280,7 +302,7 @@ class DataOwner(Recipient):
         if statement.holder != peer or message.statement.signer != peer:
             raise WrongSender("asks to cosign somebody else's statement", party=peer)
         sent = self._remembered(peer, statement.open_round)
-        if self.name not in statement.contributors or sent.close.get(peer) != statement.close:
+        if statement.contributors != sent.contributors.get(peer) or sent.close.get(peer) != statement.close:
             raise SplitView("states another contributor set than it closed with", party=peer)
         name = statement_digest(RoundStatement, message.statement)
         if sent.statements.setdefault(peer, name) != name:
@@ -293,6 +315,7 @@ class DataOwner(Recipient):
         sent = self._remembered(peer, statement.open_round)
         if sent.statements.get(peer) != statement_digest(RoundStatement, message.statement):
             raise SplitView("records another outcome than it asked us to sign", party=peer)
+        sent.recorded.add(peer)
         if self.asked is not None and self.asked.open_round == statement.open_round and self.phase is Phase.CLOSED:
             self.asked.key.erase()
             self.asked = None
@@ -302,6 +325,7 @@ class DataOwner(Recipient):
 
     def decline(self, asked: Asked, reason: str) -> None:
         """Tell owner and holders that this party is not in the sum, and nothing else."""
+        self._refusals += 1  # whatever the reason: each is one bit about a question the owner chose
         statement = sign(self.identity, Decline(open_round=asked.open_round, party=self.name))
         for peer in self.essential:
             self.send(peer, Declined(decline=statement))

@@ -19,7 +19,7 @@ from typing import Any
 
 import msgspec
 
-from ..crypto.errors import Misbehaviour
+from ..crypto.errors import BadBody, Misbehaviour
 from ..crypto.identity import Identity
 from ..crypto.labels import Label
 from ..crypto.sealing import RoundKey, check_public_key
@@ -165,7 +165,6 @@ class Recipient(Machine):
         self.move(Step.ACCEPTED)
         reason = self._site_refuses(question)
         if reason is not None:
-            self._refusals += 1
             self.tell(Said(text=f"round {question.round}: declined: {reason}", warning=True))
             self.decline(asked, reason)
             self.give_up(None)
@@ -239,14 +238,20 @@ class Recipient(Machine):
         head = asked.head
         if head is None:
             raise IllegalMessage("has sent no model yet", party=self.owner)
-        incoming = self.exchange.open(head, asked.key)
+        try:
+            incoming = self.exchange.open(head, asked.key)
+        except MemoryError:
+            self.tell(Said(text=f"round {asked.question.round}: declined: no memory for the model", warning=True))
+            self.decline(asked, "no memory for the model")
+            self.give_up(None)
+            return
         self.effect(Expect(self.owner, incoming))
         self.send(self.owner, Fetch(subject=incoming.subject))
 
     def on_grant(self, peer: str, message: Grant, now: float) -> None:
         """Open the bulk connection over which the model comes."""
         asked = self.asked
-        if asked is None or asked.head is None or message.ticket.subject != asked.head.subject:
+        if peer != self.owner or asked is None or asked.head is None or message.ticket.subject != asked.head.subject:
             raise IllegalMessage("grants a transfer that was not asked for", party=peer)
         self.effect(Dial(peer, message.ticket))
 
@@ -290,7 +295,7 @@ class Recipient(Machine):
         asked = self.asked
         if asked is None or self.phase is not Phase.RECEIVING or asked.head is None or asked.head.subject != subject:
             return
-        if isinstance(error, PeerLost):
+        if isinstance(error, PeerLost | BadBody):
             self._fetch(asked)
             return
         self.tell(Said(text=f"round {asked.question.round}: {error}", warning=True))
@@ -303,12 +308,16 @@ class Recipient(Machine):
             raise WrongSender("passes on somebody else's abort", party=peer)
         if self.session is not None and abort.session != self.session:
             raise WrongSession("aborts another session", party=peer)
+        if peer != self.owner and self.asked is not None and abort.round != self.asked.question.round:
+            raise WrongRound(f"aborts round {abort.round}, which is not the one that is open", party=peer)
         self.give_up(f"{peer} aborted: {abort.text}")
         if peer == self.owner:
             self.finish(f"{peer} ended the session: {abort.cause.value}: {abort.text}")
 
     def _on_session_over(self, peer: str, message: SessionOver, now: float) -> None:
         end = open_signed(self.charter, message.end, SessionEnd, Role.MODEL_OWNER)
+        if peer != self.owner:
+            raise WrongSender("passes on the end of a session", party=peer)
         if self.session is not None and end.session != self.session:
             raise WrongSession("ends another session", party=peer)
         self.give_up(None)
@@ -352,6 +361,7 @@ class Recipient(Machine):
                 self.finish(f"{party} is not reachable: {lost[1]}")
                 return
             if lost is None and party not in self._connected and now - self._started >= self._join:
+                self.give_up(None)
                 self.finish(f"no connection to {party} within {self._join:g} s")
                 return
         if self.asked is not None and now >= self.asked.deadline:

@@ -208,12 +208,22 @@ class ControlLink:
         self.up = False
 
     def _open(self) -> None:
-        socket = bounded(self._loop, zmq.DEALER, queue=limits.CONTROL_QUEUE, frame_limit=curve_bound(self._frame_limit))
-        socket.curve_secretkey = self._secret
-        socket.curve_publickey = self._public
-        socket.curve_serverkey = self._server_key
-        self._socket = socket
-        self._monitor = Monitor(self._loop, socket, CLIENT_EVENTS)
+        socket = None
+        try:
+            frame_limit = curve_bound(self._frame_limit)
+            socket = bounded(self._loop, zmq.DEALER, queue=limits.CONTROL_QUEUE, frame_limit=frame_limit)
+            socket.curve_secretkey = self._secret
+            socket.curve_publickey = self._public
+            socket.curve_serverkey = self._server_key
+            monitor = Monitor(self._loop, socket, CLIENT_EVENTS)
+        except zmq.ZMQError as error:
+            # No descriptor left, which strangers who connect can bring about: tried again like any other failure.
+            if socket is not None:
+                socket.close(linger=0)
+            self._complain(f"cannot be reached: {error.strerror.lower()}")
+            self._next = self._loop.clock() + limits.RECONNECT_MOST
+            return
+        self._socket, self._monitor = socket, monitor
         self._loop.watch(self._monitor.socket, self._read)
         self._loop.watch(socket, self._read)
         self._next = self._loop.clock() + limits.HANDSHAKE

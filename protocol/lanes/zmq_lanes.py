@@ -16,6 +16,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+import zmq
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from ...crypto.labels import Buffer
@@ -171,7 +172,11 @@ class ZmqLanes:
         if not (0 < len(ticket.subject) <= limits.SUBJECT_BYTES and len(ticket.secret) == limits.TICKET_SECRET):
             self._loop.emit(BulkDown(ticket.subject, peer, "granted a ticket of the wrong size"))
             return
-        self._transfers[ticket.subject] = BulkLink(self._loop, peer, address.bulk, ticket)
+        try:
+            self._transfers[ticket.subject] = BulkLink(self._loop, peer, address.bulk, ticket)
+        except zmq.ZMQError as error:
+            # No descriptor left, which strangers who connect can bring about.
+            self._loop.emit(BulkDown(ticket.subject, peer, f"no connection can be opened ({error.strerror.lower()})"))
 
     def send_record(self, subject: bytes, data: Buffer) -> bool:
         """Send one record without copying it; False if its queue is full or its connection not up.

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-NOT_PACKAGES = {"tests", "docs", "examples", "benchmarks", "build", "dist", "runs"}
+NOT_PACKAGES = {"tests", "docs", "examples", "benchmarks", "deploy", "build", "dist", "runs"}
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 
 

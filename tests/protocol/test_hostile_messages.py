@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 from tertium.crypto.errors import Misbehaviour
 from tertium.learning.numpy_task import NumpyTask
 from tertium.owner.store import OwnerStore

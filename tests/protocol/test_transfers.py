@@ -188,7 +188,7 @@ def test_a_refused_body_ends_the_transfer_and_names_the_sender() -> None:
 
 def test_a_transfer_that_stands_still_is_given_up() -> None:
     _, receiver, _, _, _ = joined(3)
-    receiver.record("alice", SUBJECT, b"\0", 5.0)
+    receiver.record("alice", SUBJECT, bytes(limits.RECORD_PLAINTEXT), 5.0)
     assert receiver.next_deadline() == 5.0 + limits.STALL
     assert not receiver.stalled(5.0 + limits.STALL - 0.01)
     (event,) = receiver.stalled(5.0 + limits.STALL)
@@ -197,6 +197,13 @@ def test_a_transfer_that_stands_still_is_given_up() -> None:
     assert event.peer == "alice"
     assert receiver.next_deadline() is None
     assert not receiver.stalled(1000.0)
+
+
+def test_crumbs_do_not_keep_a_transfer_alive() -> None:
+    _, receiver, _, _, _ = joined(100)
+    for second in range(4):
+        receiver.record("alice", SUBJECT, b"x", float(second))
+    assert receiver.next_deadline() == limits.STALL
 
 
 def test_a_transfer_that_never_begins_is_given_up_too() -> None:

@@ -6,14 +6,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-
 from tertium.learning.numpy_task import NumpyTask, Planted
+from tertium.owner.machine import ModelOwner
 from tertium.owner.store import OwnerStore
-from tertium.protocol.charter import Mode, Rules, SchemeName
+from tertium.protocol.charter import Deadlines, Mode, Rules, SchemeName
 from tertium.protocol.codec import decode_as
 from tertium.protocol.lanes.memory_lanes import Delivery
 from tertium.protocol.messages import CloseList, RoundRecord, RoundStatement
 from tertium.protocol.progress import Ended, Progress, RefusedProgress, RoundDone, Said
+from tertium.protocol.rounds import Phase
 from tertium.protocol.site import OwnerPlan
 from tertium.simulation.federation import Federation, Network
 from tertium.workers.data_owner import DataOwner
@@ -98,12 +99,41 @@ class Wire(Network):
             self.put(changed)
 
 
+class Sums(ModelOwner):
+    """A model owner whose totals a test can look at."""
+
+    def _apply(self, question: Any, total: Any, contributors: int, *, scored: bool) -> Any:
+        self.total = total.copy()
+        return super()._apply(question, total, contributors, scored=scored)
+
+
+class Slow(DataOwner):
+    """Takes a second to train, so that the set is not closed before."""
+
+    def worked(self, tag: str, result: Any, now: float) -> None:
+        if not hasattr(self, "held"):
+            self.held = (tag, result)
+            self.until = now + 1.0
+        else:
+            super().worked(tag, result, now)
+
+    def tick(self, now: float) -> None:
+        if hasattr(self, "held") and now >= self.until and self.phase is Phase.TRAINING:
+            self.worked(*self.held, now)
+        super().tick(now)
+
+    def next_deadline(self) -> float | None:
+        return self.until if getattr(self, "until", 0) and self.phase is Phase.TRAINING else super().next_deadline()
+
+
 class Maker:
     """Makes federations of numpy tasks: linear regressions on synthetic rows, small enough to run in milliseconds."""
 
     names = NAMES
     task = TASK
     wire = Wire
+    sums = Sums
+    slow = Slow
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -167,3 +197,24 @@ def plain_sum() -> Callable[[Run, int, tuple[str, ...]], Any]:
         return np.array(total, vectors[0].dtype)
 
     return add
+
+
+@pytest.fixture
+def against(make: Maker, plain_sum: Any) -> Callable[..., Run]:
+    """Run a round of four in which bob is of a hostile class, and see that the others are summed exactly."""
+
+    def run_it(
+        hostile: Any = None, *, contributors: tuple[str, ...] = ("alice", "carol", "dave"), rounds: int = 1, **more: Any
+    ) -> Run:
+        machines = {"owner": Sums, **({"bob": hostile} if hostile else {}), **more.pop("machines", {})}
+        more.setdefault("rules", make.rules(deadlines=Deadlines(join=10, upload=50, close=10)))
+        run = make(4, machines=machines, plan=make.plan(rounds=rounds), **more)
+        errors = run.run()
+        assert not [error for name, error in errors.items() if name != "bob" and error]
+        assert run.released[0] == 1
+        assert run.statement(1).contributors == contributors
+        if rounds == 1:
+            np.testing.assert_array_equal(run.machines["owner"].total, plain_sum(run, 1, contributors))
+        return run
+
+    return run_it

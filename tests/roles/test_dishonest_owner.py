@@ -5,13 +5,14 @@ from typing import Any
 
 import msgspec
 import pytest
-
 from tertium.crypto.labels import Label
+from tertium.crypto.sealing import RoundKey
 from tertium.learning.numpy_task import NumpyTask
 from tertium.owner.machine import ModelOwner
-from tertium.protocol.messages import Invitation, OpenRound, ProposeRound, Purpose
+from tertium.protocol.messages import Invitation, ProposeRound, Purpose, RoundOffer
+from tertium.protocol.session import session_id
 from tertium.protocol.statements import sign
-from tertium.protocol.training import WeightRule, model_digest
+from tertium.protocol.training import WeightRule
 
 Maker = Any
 Run = Any
@@ -25,7 +26,7 @@ def variant(owner: Any, **changes: Any) -> Any:
 class AsksBobSomethingElse(ModelOwner):
     """Sends bob an OpenRound of its own, signed, with the holder's offer for everybody else's."""
 
-    changes: dict[str, Any] = {}
+    changes: Any = None
 
     def other(self) -> dict[str, Any]:
         return self.changes
@@ -212,8 +213,6 @@ def test_offers_of_others_than_the_holders_are_refused(make: Maker, offers: str)
 
 def test_a_holder_key_of_the_owners_own_is_refused(make: Maker) -> None:
     """The owner would read every update, were the offer not signed by the holder."""
-    from tertium.crypto.sealing import RoundKey
-    from tertium.protocol.messages import RoundOffer
 
     class Reads(ModelOwner):
         def send(self, peer: str, message: Any) -> None:
@@ -269,8 +268,6 @@ def test_a_secure_worker_consents_to_no_such_question(make: Maker, changes: dict
 
 
 def test_a_question_no_session_was_opened_for_is_refused(make: Maker) -> None:
-    from tertium.protocol.session import session_id
-
     class Invents(ModelOwner):
         def send(self, peer: str, message: Any) -> None:
             if isinstance(message, ProposeRound):
@@ -310,4 +307,3 @@ def test_a_party_the_question_does_not_name_is_not_asked(make: Maker) -> None:
     run.run()
     cohort = run.statement(1).contributors
     assert run.refused("dave") == ([] if "dave" in cohort else ["not-in-cohort"])
-    assert OpenRound.label is Label.OPEN_ROUND

@@ -3,11 +3,10 @@
 from typing import Any
 
 import pytest
-
 from tertium.learning.numpy_task import NumpyTask
 from tertium.protocol import limits
-from tertium.protocol.charter import Deadlines
-from tertium.protocol.messages import Abort, Aborted, Declined
+from tertium.protocol.charter import Arithmetic, Deadlines
+from tertium.protocol.messages import Abort, Aborted, Closed, Decline, Declined, OfferRound, OfferSession, Release
 from tertium.protocol.progress import RoundClosed, RoundDone
 from tertium.protocol.rounds import Phase
 from tertium.protocol.site import LocalLimits
@@ -55,16 +54,12 @@ def test_a_site_that_refuses_is_not_in_the_sum_and_says_no_more(make: Maker, own
 
 
 def test_a_decline_holds_no_reason() -> None:
-    from tertium.protocol.messages import Decline
-
     assert Declined.__struct_fields__ == ("decline",)
     assert Decline.__struct_fields__ == ("open_round", "party")
 
 
 @pytest.mark.parametrize("rule", WeightRule, ids=lambda rule: rule.value)
 def test_a_party_without_examples_declines(make: Maker, rule: WeightRule) -> None:
-    from tertium.protocol.charter import Arithmetic
-
     rules = make.rules(weight_rule=rule, arithmetic=Arithmetic(max_weight=1 if rule is WeightRule.UNIFORM else 100))
     run = make(4, rules=rules, examples=lambda at: 0 if at == 1 else 20)
     assert set(run.run().values()) == {None}
@@ -138,8 +133,7 @@ PHASES = [Phase.INVITED, Phase.RECEIVING, Phase.UPLOADING, Phase.CONTRIBUTED]
 
 @pytest.mark.parametrize("phase", PHASES, ids=lambda phase: phase.value)
 def test_a_round_goes_on_without_a_data_owner_that_is_lost(make: Maker, plain_sum: Any, phase: Phase) -> None:
-    # Slow enough in the others that the set is not closed before.
-    run = make(4, plan=make.plan(rounds=2))
+    run = make(4, plan=make.plan(rounds=2), machines={"dave": make.slow})
     run.run(until=lambda: run.machines["bob"].phase is phase)
     run.lose("bob")
     errors = run.run()
@@ -173,7 +167,7 @@ def test_a_loss_below_the_minimum_aborts_with_the_name(make: Maker, phase: Phase
 @pytest.mark.parametrize("lost", ["owner", "third"])
 @pytest.mark.parametrize("phase", PHASES, ids=lambda phase: phase.value)
 def test_everybody_ends_when_the_owner_or_the_secure_worker_is_lost(make: Maker, lost: str, phase: Phase) -> None:
-    run = make()
+    run = make(machines={"carol": make.slow})
     run.run(until=lambda: run.machines["bob"].phase is phase)
     at = run.clock.now
     run.lose(lost)
@@ -223,8 +217,6 @@ def test_a_silent_data_owner_below_the_minimum_aborts_at_the_deadline_and_accuse
 
 @pytest.mark.parametrize("silent", ["offers no session", "offers no round", "closes never", "releases nothing"])
 def test_a_silent_secure_worker_holds_nobody_up_for_good(make: Maker, silent: str) -> None:
-    from tertium.protocol.messages import Closed, OfferRound, OfferSession, Release
-
     kind = {
         "offers no session": OfferSession,
         "offers no round": OfferRound,
@@ -270,18 +262,10 @@ def test_too_few_that_come_end_with_names(make: Maker) -> None:
 @pytest.mark.parametrize("phase", [*PHASES[:3], Phase.TRAINING], ids=lambda phase: phase.value)
 def test_a_data_owner_that_is_stopped_takes_leave(make: Maker, phase: Phase) -> None:
     run = make(4)
-    stopped: list[float] = []
-
-    def until() -> bool:
-        if run.machines["bob"].phase is phase:
-            stopped.append(run.clock.now)
-        return bool(stopped)
-
     if phase is Phase.TRAINING:
-        move = run.machines["bob"].move
         run.machines["bob"].worked = lambda *_: None
-        run.machines["bob"].move = lambda step: move(step)
-    run.run(until=until)
+    run.run(until=lambda: run.machines["bob"].phase is phase)
+    stopped = run.clock.now
     run.parties["bob"].interrupt("stopped by its operator")
     errors = run.run()
     assert errors.pop("bob") == "stopped by its operator"
@@ -289,7 +273,7 @@ def test_a_data_owner_that_is_stopped_takes_leave(make: Maker, phase: Phase) -> 
     assert closed(run)[0].declined == ("bob",)
     assert run.statement(1).contributors == ("alice", "carol", "dave")
     # Nobody waited for a deadline: it said that it goes.
-    assert run.clock.now < stopped[0] + limits.ABSENCE
+    assert run.clock.now < stopped + limits.ABSENCE
 
 
 @pytest.mark.parametrize("name", ["owner", "third"])
@@ -320,5 +304,3 @@ def test_machines_keep_nothing_of_a_round_that_ended(make: Maker) -> None:
     assert not run.parties["third"]._transfers._in
     assert not run.parties["third"]._transfers._out
     assert not run.parties["owner"]._transfers._in
-
-

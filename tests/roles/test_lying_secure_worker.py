@@ -5,8 +5,8 @@ from typing import Any
 
 import msgspec
 import pytest
-
 from tertium.protocol.codec import decode_as
+from tertium.protocol.exchange import Exchange
 from tertium.protocol.messages import (
     Closed,
     CloseList,
@@ -220,8 +220,6 @@ def test_two_outcomes_of_one_round_are_not_both_cosigned(make: Maker) -> None:
 
 
 def test_a_release_over_another_set_than_it_closed_with(make: Maker) -> None:
-    from tertium.protocol.exchange import Exchange
-
     class Miscounts(Exchange):
         def seal(self, *args: Any, **kwargs: Any) -> Any:
             if "contributors" in kwargs:
@@ -248,10 +246,10 @@ def test_a_release_cannot_be_sent_twice_with_two_bodies(make: Maker) -> None:
 
 def test_a_sum_no_honest_contributors_could_have_is_not_applied(make: Maker) -> None:
     class Invents(SecureWorker):
-        def _close(self, now: float, silent: Any) -> None:
+        def _close(self, now: float) -> None:
             total = self._intake._total  # type: ignore[union-attr]
             total[:] = total.dtype.type(2 ** (8 * total.dtype.itemsize - 1))
-            super()._close(now, silent)
+            super()._close(now)
 
     run = make(machines={"third": Invents})
     before = run.model.to_bytes()
