@@ -75,6 +75,11 @@ class _Attestation:
         self.expected = set(expected)
         self.cosignatures: dict[str, Cosignature] = {}
 
+    @property
+    def missing(self) -> set[str]:
+        """Who has not cosigned yet."""
+        return self.expected - set(self.cosignatures)
+
 
 class SecureWorker(Machine):
     """The machine of a secure worker, for one session after another."""
@@ -287,7 +292,7 @@ class SecureWorker(Machine):
         outstanding = intake.outstanding
         absent = {party for party in outstanding if now - self._gone.get(party, now) >= limits.ABSENCE}
         self._written_off = absent
-        expired = self._deadline is not None and now >= self._deadline
+        expired = self._expired(now)
         reachable = len(intake.added) + len(outstanding - absent)
         if outstanding == absent or expired:
             self._close(now)
@@ -384,7 +389,7 @@ class SecureWorker(Machine):
         if peer == self._owner and self._deadline is not None:
             # It has the aggregate, and waits for the record from now on: no longer than the statement may take.
             self._deadline = min(self._deadline, now + self.charter.rules.deadlines.statement)
-        if set(attestation.cosignatures) == attestation.expected:
+        if not attestation.missing:
             self._attest()
 
     def _attest(self) -> None:
@@ -392,7 +397,7 @@ class SecureWorker(Machine):
         attestation = self._attestation
         if attestation is None:
             return
-        absent = tuple(sorted(attestation.expected - set(attestation.cosignatures)))
+        absent = tuple(sorted(attestation.missing))
         record = RoundRecord(
             statement=attestation.signed,
             cosignatures=tuple(attestation.cosignatures[name] for name in sorted(attestation.cosignatures)),
@@ -456,7 +461,7 @@ class SecureWorker(Machine):
         """Act on what is due."""
         if self.phase is Phase.COLLECTING:
             self._close_if_complete(now)
-        elif self.phase is Phase.RELEASED and self._deadline is not None and now >= self._deadline:
+        elif self.phase is Phase.RELEASED and (self._all_cosigners_gone(now) or self._expired(now)):
             self._attest()
         lost = self._gone.get(self._owner)
         if lost is not None and now - lost >= limits.ABSENCE and self._session is not None:
@@ -476,9 +481,22 @@ class SecureWorker(Machine):
     def _matters(self, party: str) -> bool:
         if party == self._owner:
             return self._session is not None
-        if self.phase is not Phase.COLLECTING or self._intake is None or party in self._written_off:
+        if party in self._written_off:
             return False
-        return party in self._intake.outstanding
+        if self.phase is Phase.RELEASED and self._attestation is not None:
+            return party in self._attestation.missing
+        return self.phase is Phase.COLLECTING and self._intake is not None and party in self._intake.outstanding
+
+    def _expired(self, now: float) -> bool:
+        return self._deadline is not None and now >= self._deadline
+
+    def _all_cosigners_gone(self, now: float) -> bool:
+        """Whether everybody whose signature is missing has been away for too long to be waited for."""
+        if self._attestation is None:
+            return False
+        missing = self._attestation.missing
+        self._written_off = {party for party in missing if now - self._gone.get(party, now) >= limits.ABSENCE}
+        return missing == self._written_off
 
     # --- small things
 

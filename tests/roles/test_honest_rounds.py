@@ -10,6 +10,7 @@ from tertium.crypto.identity import verify
 from tertium.crypto.labels import Label
 from tertium.learning.numpy_task import NumpyTask
 from tertium.owner.machine import ModelOwner
+from tertium.protocol import limits
 from tertium.protocol.charter import Arithmetic
 from tertium.protocol.messages import OpenRound, RoundStatement
 from tertium.protocol.progress import RoundClosed, RoundDone, RoundOpened, Scored
@@ -315,6 +316,20 @@ def test_a_cosigner_that_is_silent_is_listed(make: Maker) -> None:
     assert record.absent == ("bob",)
     assert sorted(each.party for each in record.cosignatures) == ["alice", "carol", "owner"]
     assert [done.absent_cosigners for done in run.said("owner", RoundDone)] == [("bob",)]
+
+
+def test_a_cosigner_that_is_gone_is_not_waited_for(make: Maker) -> None:
+    class Silent(DataOwner):
+        def _on_request_cosignature(self, peer: str, message: Any, now: float) -> None:
+            pass
+
+    run = make(machines={"bob": Silent})
+    run.run(until=lambda: run.machines["third"].phase is Phase.RELEASED)
+    gone = run.clock.now
+    run.lose("bob")
+    run.run(until=lambda: run.released)
+    assert run.record(1).absent == ("bob",)
+    assert limits.ABSENCE <= run.clock.now - gone < limits.ABSENCE + 2 < run.charter.rules.deadlines.statement
 
 
 def test_commitments_stand_in_the_close_list_and_the_statement(make: Maker) -> None:

@@ -69,7 +69,8 @@ def test_a_receipt_and_a_close_list_that_disagree(make: Maker, change: Any) -> N
 
     run = make(4, machines={"third": Drops})
     run.run()
-    assert blames(run, "bob", "split-view")
+    first = run.said("bob", RefusedProgress)[0]
+    assert (first.code, "closed without it" in first.text) == ("split-view", True)
     # It does not cosign an outcome of which it knows another set.
     assert "bob" not in [each.party for each in run.record(1).cosignatures]
     assert "bob" in run.record(1).absent

@@ -30,7 +30,7 @@ from tertium.protocol.messages import (
     SealedHead,
     SendModel,
 )
-from tertium.protocol.progress import RefusedProgress
+from tertium.protocol.progress import RefusedProgress, RoundClosed
 from tertium.protocol.rounds import Phase
 from tertium.protocol.statements import sign
 from tertium.secure_worker.machine import SecureWorker
@@ -102,7 +102,13 @@ def test_a_flipped_bit_in_a_head_is_refused(against: Any, field: str, at: int) -
             content[at] ^= 1
             return msgspec.structs.replace(head, **{field: bytes(content)})
 
-    assert against(Flips).refused("third") == ["bad-signature"]
+    run = against(Flips)
+    assert run.refused("third") == ["bad-signature"]
+    if field != "header":
+        # It is told which envelope is meant, and declines: nobody waits for the deadline.
+        (end,) = run.said("third", RoundClosed)
+        assert end.declined == ("bob",)
+        assert run.clock.now < limits.STALL
 
 
 def test_a_strangers_signature_is_refused(against: Any) -> None:

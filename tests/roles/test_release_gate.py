@@ -85,6 +85,15 @@ def test_a_stable_cohort_stops_small_changes_either_way(
         shut.decide(question(2), second)
 
 
+def test_a_stable_cohort_is_held_against_every_earlier_release() -> None:
+    """By way of a third set that is far from both, two that differ by one would be released all the same."""
+    shut = gate(stable=2)
+    shut.decide(question(1), FIVE)
+    shut.decide(question(2), FIVE[:3])
+    with pytest.raises(GateShut, match="fewer than 2"):
+        shut.decide(question(3), FIVE[:4])
+
+
 def test_without_a_stable_cohort_sets_may_change() -> None:
     shut = gate()
     shut.decide(question(1), FIVE)
