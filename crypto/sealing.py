@@ -7,7 +7,8 @@ BLAKE3 over the salted plaintext is the commitment that a signature can bind.
 Rules of the file:
 - A `RoundKey` lives in memory only, for one (session, round, attempt), and is erased at its end. Erasing drops the only
   reference; CPython gives no stronger promise, and the documentation says so.
-- A content key seals exactly one body, so there is no nonce to manage.
+- A content key seals exactly one plaintext. Sealing that again, after a lost connection, draws a fresh salt
+  (Cobblestone does it), so there is no nonce to manage.
 - `BodyOpener` writes to a staging buffer and counts bytes against the length the signed header fixed: a body that is
   too long is refused before the surplus is decrypted. Its plaintext is not to be used before `finish` has returned,
   and `finish` does not return unless the commitment matches.

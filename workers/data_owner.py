@@ -230,16 +230,19 @@ class DataOwner(Recipient):
             upload.outgoing.commitment,
         ):
             raise WrongOpenRound("receipts something else than was sent", party=peer)
+        self._receipted(self.asked, upload, now)
+
+    def _receipted(self, asked: Asked, upload: _Upload, now: float) -> None:
         upload.receipted = True
         self.effect(Drop(upload.outgoing.subject))
         if all(each.receipted for each in self._uploads.values()):
             deadlines = self.charter.rules.deadlines
             # The holders wait for others until their own deadline, which began when they offered a key, before us.
-            self.asked.deadline = now + deadlines.join + deadlines.upload + deadlines.close
+            asked.deadline = now + deadlines.join + deadlines.upload + deadlines.close
             # The update and its shares have left; nothing here needs them any more.
             self._uploads.clear()
             self._sent[-1].receipted = True
-            self.asked.model = None
+            asked.model = None
             self.move(Step.RECEIPTED)
 
     # --- what holders sign afterwards
@@ -270,10 +273,15 @@ class DataOwner(Recipient):
             raise WrongSender("passes on somebody else's Close list", party=peer)
         ours = [entry.commitment for entry in close.contributions if entry.party == self.name]
         current = self.asked if self.asked is not None and self.asked.open_round == close.open_round else None
+        upload = self._uploads.get(peer)
+        if current is not None and upload is not None and ours == [upload.outgoing.commitment] and not upload.receipted:
+            # The receipt was lost with a connection. The list says the same, signed, and to everybody.
+            self._receipted(current, upload, now)
         if current is not None and self.phase not in (Phase.CONTRIBUTED, Phase.CLOSED):
-            if ours:
-                raise SplitView("closed with a contribution that has no receipt yet", party=peer)
-            self.give_up(f"{peer} closed without us")
+            if ours and (upload is None or ours != [upload.outgoing.commitment]):
+                raise SplitView("closed with a contribution that was not sent", party=peer)
+            if not ours:
+                self.give_up(f"{peer} closed without us")
             return
         if close.open_round in self._seen.values() and close.open_round not in {sent.open_round for sent in self._sent}:
             return  # declined, or given up: there is nothing of ours to hold it to

@@ -6,7 +6,17 @@ import pytest
 from tertium.learning.numpy_task import NumpyTask
 from tertium.protocol import limits
 from tertium.protocol.charter import Arithmetic, Deadlines
-from tertium.protocol.messages import Abort, Aborted, Closed, Decline, Declined, OfferRound, OfferSession, Release
+from tertium.protocol.messages import (
+    Abort,
+    Aborted,
+    Closed,
+    Decline,
+    Declined,
+    OfferRound,
+    OfferSession,
+    Receipted,
+    Release,
+)
 from tertium.protocol.progress import RoundClosed, RoundDone
 from tertium.protocol.rounds import Phase
 from tertium.protocol.site import LocalLimits
@@ -304,3 +314,16 @@ def test_machines_keep_nothing_of_a_round_that_ended(make: Maker) -> None:
     assert not run.parties["third"]._transfers._in
     assert not run.parties["third"]._transfers._out
     assert not run.parties["owner"]._transfers._in
+
+
+def test_a_receipt_that_was_lost_is_made_good_by_the_close_list(make: Maker) -> None:
+    class Forgets(SecureWorker):
+        def send(self, peer: str, message: Any) -> None:
+            if not (peer == "bob" and isinstance(message, Receipted)):
+                super().send(peer, message)
+
+    run = make(4, machines={"third": Forgets})
+    assert set(run.run().values()) == {None}
+    assert not run.all_refused
+    assert run.record(1).absent == ()
+    assert "bob" in run.statement(1).contributors

@@ -174,12 +174,21 @@ def test_a_receipt_for_something_else(make: Maker, changes: dict[str, Any], code
     assert blames(run, "bob", code)
 
 
-def test_a_contribution_closed_without_a_receipt(make: Maker) -> None:
-    class Silent(Liar):
+def test_a_contribution_closed_without_a_receipt_must_be_the_one_that_was_sent(make: Maker) -> None:
+    class Invents(Liar):
         def lie(self, peer: str, message: Any) -> Any:
-            return None if isinstance(message, Receipted) and peer == "bob" else message
+            if peer != "bob" or not isinstance(message, Receipted | Closed):
+                return message
+            if isinstance(message, Receipted):
+                return None
+            said = decode_as(CloseList, message.close.statement)
+            entries = [
+                msgspec.structs.replace(entry, commitment=bytes(32)) if entry.party == "bob" else entry
+                for entry in said.contributions
+            ]
+            return Closed(close=self.resigned(message.close, CloseList, contributions=tuple(entries)))
 
-    run = make(machines={"third": Silent})
+    run = make(machines={"third": Invents})
     run.run()
     assert blames(run, "bob", "split-view")
 
