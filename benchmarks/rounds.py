@@ -60,7 +60,7 @@ def latency(rounds: int = 100) -> bool:
         f"fastest {min(seconds) * 1000:.1f}, 95th percentile {quantiles[-1] * 1000:.1f}; at most {LATENCY * 1000:.0f}",
         flush=True,
     )
-    return median <= LATENCY
+    return bool(median <= LATENCY)
 
 
 def _quiet(_: Progress) -> None:

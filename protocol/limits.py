@@ -25,8 +25,8 @@ COORDINATES = 2**31
 """Most coordinates of an update; a secure worker's own memory limit (`--memory`) is lower."""
 VECTOR_MEMORY = 4 * 1024 * MIB
 """Largest summed vector a secure worker makes room for; it holds one, and a staging buffer an upload in flight."""
-UPLOADS_IN_FLIGHT = 4
-"""Bodies a secure worker opens at once; each has a staging buffer as long as the vector."""
+UPLOADS_IN_FLIGHT = 2
+"""Bodies a secure worker opens at once. Each has a staging buffer as long as the vector; more would cost memory."""
 STALL = 15.0
 """A transfer that has not moved for this long is given up."""
 TICKET_LIFETIME = 30.0
