@@ -43,12 +43,15 @@ from ..protocol.messages import (
 )
 from ..protocol.site import load_site
 from ..protocol.statements import open_signed
+from .errors import DIFFERENT, OK
 
 _EXAMPLE = """\b
 Example:
   tertium inspect runs/digits/charter.toml
   tertium inspect runs/digits/owner/state/records/round-000001.third.record --charter runs/digits/charter.toml
 """
+GOOD = "signature verifies"
+VERIFIED = "verified"
 _STATEMENTS: tuple[type[Statement], ...] = (
     HelloStatement,
     SessionOffer,
@@ -70,16 +73,17 @@ _SAFETENSORS_HEADER = 16 * limits.MIB
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--charter", "charter_path", type=click.Path(path_type=Path), help="Verify signatures against this one.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-def inspect(*, file: Path, charter_path: Path | None, as_json: bool) -> None:
+def inspect(*, file: Path, charter_path: Path | None, as_json: bool) -> int:
     """Show what a file of tertium says: charter, card, site file, round record, control frame, or model."""
     charter = load(charter_path) if charter_path else None
     kind, content = examine(file, charter)
     if as_json:
         click.echo(json.dumps({"file": str(file), "kind": kind, "content": content}, indent=2))
-        return
-    click.echo(f"{file}: {kind}")
-    for line in _lines(content, 1):
-        click.echo(line)
+    else:
+        click.echo(f"{file}: {kind}")
+        for line in _lines(content, 1):
+            click.echo(line)
+    return OK if content.get("verdict", VERIFIED).startswith(VERIFIED) else DIFFERENT
 
 
 def examine(file: Path, charter: Charter | None) -> tuple[str, Any]:
@@ -113,8 +117,23 @@ def _message(path: Path, charter: Charter | None) -> Any:
     message = decode_message(data)
     content = {"message": type(message).__name__, **_plain(message, charter)}
     if isinstance(message, RoundRecord) and charter is not None:
-        content["verified"] = _verified(message, charter)
+        content["verified"] = outcome = _verified(message, charter)
+        content["verdict"] = _verdict(message, charter, outcome)
     return content
+
+
+def _verdict(record: RoundRecord, charter: Charter, outcome: dict[str, str]) -> str:
+    """Say in one sentence whether a record is what it should be: every signature good, nobody missing unsaid."""
+    bad = sorted(name for name, said in outcome.items() if said != GOOD)
+    if bad:
+        return f"NOT verified: the signature of {', '.join(bad)} does not hold"
+    statement = decode_as(RoundStatement, record.statement.statement)
+    expected = {charter.model_owner.name, *statement.contributors}
+    absent = sorted(expected - set(outcome))
+    if absent != sorted(record.absent):
+        return f"NOT verified: no cosignature of {', '.join(absent) or 'nobody'}, and the record names other absentees"
+    without = f", without {', '.join(absent)}" if absent else ""
+    return f"{VERIFIED}: {len(expected) - len(absent)} of {len(expected)} cosigned{without}"
 
 
 def _verified(record: RoundRecord, charter: Charter) -> dict[str, str]:
@@ -123,14 +142,14 @@ def _verified(record: RoundRecord, charter: Charter) -> dict[str, str]:
     signed = record.statement
     try:
         open_signed(charter, signed, RoundStatement, Role.SECURE_WORKER)
-        outcome[signed.signer] = "signature verifies"
+        outcome[signed.signer] = GOOD
     except TertiumError as error:
         outcome[signed.signer] = str(error)
     for cosignature in record.cosignatures:
         try:
             key = charter.party(cosignature.party).signing
             verify(key, Label.ROUND_STATEMENT, signed.statement, cosignature.signature, party=cosignature.party)
-            outcome[cosignature.party] = "signature verifies"
+            outcome[cosignature.party] = GOOD
         except (TertiumError, BadSignature) as error:
             outcome[cosignature.party] = str(error)
     return outcome

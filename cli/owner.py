@@ -10,7 +10,7 @@ from ..owner.machine import ModelOwner
 from ..owner.store import OwnerStore
 from ..protocol.charter import Role
 from ..protocol.errors import SiteFileError
-from .running import exchange_of, failures_reported, open_workplace, options, printer, run_machine
+from .running import exchange_of, failures_reported, of_task, open_workplace, options, printer, run_machine
 
 _EXAMPLE = """\b
 Example:
@@ -54,16 +54,29 @@ def run(
             options=dict(optimiser.options) if optimiser else {},
             reduction=plan.reduction,
         )
-        model = load_task(entry.factory, entry.options).global_model(plan.seed, server)
+        with of_task(plan.task):
+            task = load_task(entry.factory, entry.options)
+            model = task.global_model(plan.seed, server)
+        for name in plan.metrics:
+            if not task.measures(name):
+                # Every data owner would decline every round, and could not say why.
+                raise SiteFileError(
+                    f'owner.metrics: task {plan.task} has no {name}; say metrics = ["loss"], for example'
+                )
         store = OwnerStore(out or workplace.state)
         store.prepare()
         newest = store.newest()
         done = 0
         if newest is not None:
             if not resume:
-                raise SiteFileError(f"{store.folder} holds a checkpoint of round {newest[0]}: add --resume, or --out")
+                raise SiteFileError(
+                    f"{store.folder} holds a checkpoint of round {newest[0]}: add --resume to go on from it, or name "
+                    "another folder with --out"
+                )
             done = newest[0]
             model.load(newest[1])
+        elif resume:
+            raise SiteFileError(f"{store.folder} holds no checkpoint to resume from")
         machine = ModelOwner(
             workplace.identity,
             workplace.charter,

@@ -11,6 +11,7 @@ import resource
 import signal
 import sys
 import threading
+import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -25,7 +26,7 @@ from ..crypto.identity import Identity
 from ..crypto.labels import Label
 from ..protocol import limits
 from ..protocol.charter import Charter, Role, admit
-from ..protocol.errors import SiteFileError
+from ..protocol.errors import CharterError, SiteFileError
 from ..protocol.exchange import Exchange, Handled
 from ..protocol.lanes.zmq_lanes import Listen, ZmqLanes
 from ..protocol.machine import Machine
@@ -93,14 +94,42 @@ def open_workplace(role: Role, folder: Path, charter_path: Path | None, *, as_js
     state = folder / "state"
     state.mkdir(mode=0o700, exist_ok=True)
     charter = admit(charter_path or folder / "charter.toml", identity, state, datetime.now(UTC))
-    charter.require(identity.name, role)
-    site_path = folder / "site.toml"
-    site = load_site(site_path) if site_path.exists() else Site()
-    site.check_against(charter, identity.name)
+    actual = charter.party(identity.name).role
+    if actual is not role:
+        raise CharterError(
+            f"{identity.name} stands in the charter as a {actual.words}; this command runs a {role.words}"
+        )
+    site = _site_of(folder / "site.toml", charter, identity.name)
     report = printer(as_json=as_json)
     for warning in charter.warnings:
         report(Said(text=warning, warning=True))
     return Workplace(folder, identity, charter, site, report)
+
+
+def _site_of(path: Path, charter: Charter, name: str) -> Site:
+    role = charter.party(name).role
+    if not path.exists() and role is not Role.SECURE_WORKER:
+        sections = "[owner] and [tasks.NAME]" if role is Role.MODEL_OWNER else "[tasks.NAME]"
+        raise SiteFileError(f"{path} does not exist; a {role.words} needs it, with {sections}")
+    site = load_site(path) if path.exists() else Site()
+    try:
+        site.check_against(charter, name)
+    except SiteFileError as error:
+        raise SiteFileError(f"{path}: {error}") from None
+    return site
+
+
+@contextlib.contextmanager
+def of_task(name: str) -> Iterator[None]:
+    """Turn whatever this site's own class raises while it is set up into one sentence that says where."""
+    try:
+        yield
+    except TertiumError:
+        raise
+    except Exception as error:
+        at = traceback.extract_tb(error.__traceback__)[-1]
+        what = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+        raise SiteFileError(f"task {name} cannot be set up: {what} ({at.filename}, line {at.lineno})") from error
 
 
 def printer(*, as_json: bool) -> Report:
@@ -152,11 +181,21 @@ def run_machine(workplace: Workplace, machine: Machine, text: str, *, watch_stdi
             lanes.connect(peer)
         error = party.run()
     if received:
-        return INTERRUPTED if received[0] == signal.SIGINT else TERMINATED
+        return _leave(party, INTERRUPTED if received[0] == signal.SIGINT else TERMINATED)
     if error is not None:
         click.echo(f"tertium: {_printable(error)}", err=True)
-        return MISBEHAVIOUR
-    return OK
+        return _leave(party, MISBEHAVIOUR)
+    return _leave(party, OK)
+
+
+def _leave(party: Party, status: int) -> int:
+    """Return the status; while a job still runs, end here: the interpreter would abort (SIGABRT) under torch's feet."""
+    if party.working:
+        with contextlib.suppress(OSError, ValueError):
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(status)
+    return status
 
 
 @contextlib.contextmanager

@@ -8,7 +8,7 @@ from ..learning.registry import load_task
 from ..protocol.charter import Role
 from ..workers.data_owner import DataOwner
 from ..workers.evaluator import Evaluator
-from .running import exchange_of, failures_reported, open_workplace, options, printer, run_machine
+from .running import exchange_of, failures_reported, of_task, open_workplace, options, printer, run_machine
 
 _WORKER = """\b
 Example:
@@ -47,9 +47,10 @@ def run_evaluator(*, folder: Path, charter_path: Path | None, as_json: bool, wat
 def _run(role: Role, folder: Path, charter_path: Path | None, *, as_json: bool, watch_stdin: bool) -> int:
     with failures_reported(printer(as_json=as_json)):
         workplace = open_workplace(role, folder, charter_path, as_json=as_json)
-        trainers = {
-            name: load_task(entry.factory, entry.options).trainer() for name, entry in workplace.site.tasks.items()
-        }
+        trainers = {}
+        for name, entry in workplace.site.tasks.items():
+            with of_task(name):
+                trainers[name] = load_task(entry.factory, entry.options).trainer()
         text = "; ".join(f"{name}: {trainer.describe()}" for name, trainer in trainers.items())
         kind = DataOwner if role is Role.DATA_OWNER else Evaluator
         machine = kind(workplace.identity, workplace.charter, exchange_of(workplace), workplace.site, trainers)

@@ -102,6 +102,10 @@ class GlobalModel(ABC):
 class Task(ABC):
     """Named in a site's own file, with options from the same file; builds whichever side a role needs."""
 
+    def measures(self, metric: str) -> bool:
+        """Whether data owners of this task can report this local figure; a model owner asks before it asks them."""
+        return True
+
     @abstractmethod
     def trainer(self) -> Trainer:
         """Return the data owner's (or evaluator's) side; loads the data."""

@@ -86,6 +86,12 @@ class TorchTask(Task):
         """Return this party's held-out data, or None."""
         return None
 
+    def measures(self, metric: str) -> bool:
+        """Whether this task has the figure: `accuracy` needs classes, or a `predict` of its own."""
+        if metric == "accuracy":
+            return bool(self.classes) or type(self).predict is not TorchTask.predict
+        return metric == "loss" or metric in self.own_metrics
+
     def predict(self, outputs: Tensor) -> Tensor | None:
         """Return what a batch's outputs answer, in the shape of the targets; None where nothing is right or wrong.
 

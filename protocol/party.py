@@ -34,6 +34,10 @@ Report = Callable[[Progress], None]
 class Executor(Protocol):
     """Runs jobs somewhere and hands their results back on the loop's thread."""
 
+    @property
+    def busy(self) -> bool:
+        """Whether a job is running on a thread of its own."""
+
     def submit(self, tag: str, job: Callable[[], Any]) -> None:
         """Start a job; it may run at once or in another thread."""
 
@@ -46,6 +50,7 @@ class InlineExecutor:
 
     def __init__(self) -> None:
         self._done: list[tuple[str, Any]] = []
+        self.busy = False
 
     def submit(self, tag: str, job: Callable[[], Any]) -> None:
         """Run the job now."""
@@ -69,6 +74,7 @@ class ThreadExecutor:
         self._jobs: queue.SimpleQueue[tuple[str, Callable[[], Any]]] = queue.SimpleQueue()
         self._done: queue.SimpleQueue[tuple[str, Any]] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
+        self._running = False
 
     def submit(self, tag: str, job: Callable[[], Any]) -> None:
         """Queue a job."""
@@ -81,6 +87,11 @@ class ThreadExecutor:
                 self._jobs.get_nowait()
         self._jobs.put((tag, job))
 
+    @property
+    def busy(self) -> bool:
+        """Whether a job runs; it cannot be stopped."""
+        return self._running
+
     def results(self) -> list[tuple[str, Any]]:
         """Return what has finished since the last call."""
         done = []
@@ -92,10 +103,12 @@ class ThreadExecutor:
     def _run(self) -> None:
         while True:
             tag, job = self._jobs.get()
+            self._running = True
             try:
                 result = job()
             except Exception as error:  # handed to the machine, which turns it into a sentence
                 result = error
+            self._running = False
             self._done.put((tag, result))
             self._wake()
 
@@ -148,6 +161,11 @@ class Party:
         self._introduced: set[str] = set()
         self._interrupted: str | None = None
         self._started = False
+
+    @property
+    def working(self) -> bool:
+        """Whether a job may still be running on a thread of its own."""
+        return self._executor.busy
 
     def interrupt(self, reason: str) -> None:
         """Ask the party to stop; safe from a signal handler and from any thread."""

@@ -143,6 +143,9 @@ class SecureWorker(Machine):
         """Note a connection; whoever comes back before the set is closed may still contribute."""
         self._connected.add(peer)
         self._gone.pop(peer, None)
+        if peer == self._owner and self._session is None and self._deadline is not None:
+            # It waits as long for the data owners from its own start on, and may then begin without some of them.
+            self._deadline = now + self.charter.rules.deadlines.join + limits.ABSENCE
 
     def peer_down(self, peer: str, reason: str, now: float) -> None:
         """Note a lost connection; the round waits `limits.ABSENCE` for its return."""

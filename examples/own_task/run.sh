@@ -5,6 +5,7 @@
 #
 # Four ports from FIRST_PORT on (7100 by default) must be free. On real hosts each party does its own lines at home.
 set -eu
+command -v tertium >/dev/null || { echo "run.sh: no tertium here; activate the environment that has it" >&2; exit 2; }
 here=$(cd "$(dirname "$0")" && pwd)
 port=${2:-7100}
 mkdir -p "$1"
