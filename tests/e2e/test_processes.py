@@ -162,3 +162,16 @@ def test_import_of_the_secure_worker_loads_no_torch():
         "sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", program], check=False, timeout=60).returncode == 0
+
+
+def test_a_party_that_is_stopped_while_others_train_with_torch_aborts_nobody(found):
+    toy = {"factory": "tertium.learning.tasks.toy:Toy"}
+    owner = {"task": "toy", "rounds": 50, "batches": 9000, "batch_size": 0, "entry": {**toy, "options": {"test": True}}}
+    place = found(dict.fromkeys(OWNERS, toy), owner)
+    place.start_all()
+    for name in OWNERS:
+        place.wait_for(name, "round 1: model of", 60)
+    place.processes["owner"].send_signal(signal.SIGINT)
+    status = place.wait_all(30)
+    # and not -6: an interpreter that ends while a thread of its own is inside torch is aborted by the runtime
+    assert status == {"owner": 130, "third": 3, **dict.fromkeys(OWNERS, 3)}
