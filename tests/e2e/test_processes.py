@@ -165,12 +165,13 @@ def test_import_of_the_secure_worker_loads_no_torch():
 
 
 def test_a_party_that_is_stopped_while_others_train_with_torch_aborts_nobody(found):
-    toy = {"factory": "tertium.learning.tasks.toy:Toy"}
-    owner = {"task": "toy", "rounds": 50, "batches": 9000, "batch_size": 0, "entry": {**toy, "options": {"test": True}}}
-    place = found(dict.fromkeys(OWNERS, toy), owner)
+    digits = {"factory": "tertium.learning.tasks.digits:Digits"}
+    entry = {**digits, "options": {"digits": [], "test": True}}
+    place = found(dict.fromkeys(OWNERS, digits), {"task": "digits", "rounds": 50, "batches": 9000, "entry": entry})
     place.start_all()
     for name in OWNERS:
         place.wait_for(name, "round 1: model of", 60)
+    time.sleep(3)  # torch loads its optimiser first; then it trains for minutes
     place.processes["owner"].send_signal(signal.SIGINT)
     status = place.wait_all(30)
     # and not -6: an interpreter that ends while a thread of its own is inside torch is aborted by the runtime
