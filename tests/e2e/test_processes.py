@@ -142,8 +142,8 @@ def test_a_launcher_that_dies_takes_its_party_along(found, regression_of):
     assert process.wait(10) != 0
 
 
-def test_the_secure_worker_is_ready_in_half_a_second(found, regression_of):
-    """Not a timing claim: it guards against an import that has no place there."""
+def test_the_secure_worker_loads_nothing_that_would_make_it_slow_to_start(found, regression_of):
+    """How fast it is stands in docs/performance.md; this guards the imports that decide it."""
     place = federation(found, regression_of)
     program = (
         "import sys; from tertium.cli import main; from tertium.cli import running, secure_worker;"
