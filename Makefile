@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # mypy takes each first-level package with what is in it; naming an inner one again would be an error.
 PACKAGES := $(shell sed -n '/^packages = \[/,/^\]/s/^ *"\(tertium\.[a-z_]*\)",/-p \1/p' pyproject.toml)
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test lint bench torture clean
 .DELETE_ON_ERROR:
 
 $(VENV)/demo.stamp: pyproject.toml constraints.txt
@@ -33,6 +33,9 @@ lint: $(VENV)/dev.stamp
 
 bench: $(VENV)/dev.stamp
 	$(BIN)/python -m benchmarks $(ARGS)
+
+torture: $(VENV)/dev.stamp
+	$(BIN)/python -m tertium.simulation.torture --seeds 0:10000 --jobs 2 $(ARGS)
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

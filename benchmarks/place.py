@@ -22,6 +22,7 @@ import tomli_w
 from tertium.crypto.identity import Identity
 from tertium.protocol import charter as charters
 from tertium.protocol.charter import Arithmetic, Charter, Deadlines, Mode, Party, Role, Rules, SchemeName
+from tertium.protocol.journal import Journal
 
 OWNER, THIRD = "owner", "third"
 _VERBS = {Role.MODEL_OWNER: "owner", Role.SECURE_WORKER: "secure-worker", Role.DATA_OWNER: "worker"}
@@ -156,6 +157,12 @@ class Place:
     def charter_path(self) -> Path:
         """Where the charter stands; its signatures stand beside it."""
         return self.root / "charter.toml"
+
+    def journal(self, name: str) -> Journal:
+        """Return the journal of a party that this process runs itself."""
+        state = self.root / name / "state"
+        state.mkdir(mode=0o700, exist_ok=True)
+        return Journal.of(self.identities[name], self.charter.party(name).role, state)
 
     def command(self, name: str) -> list[str]:
         """Return the public command that runs a party, after `tertium`."""

@@ -85,7 +85,7 @@ def _party(place: Place, name: str, machine: Machine, listen: Listen | None, con
 def _data_owner(place: Place, name: str, site: Site) -> Party:
     identity, charter = place.identities[name], place.charter
     trainers = {task: load_task(entry.factory, entry.options).trainer() for task, entry in site.tasks.items()}
-    machine = DataOwner(identity, charter, Exchange(identity, charter), site, trainers)
+    machine = DataOwner(identity, charter, Exchange(identity, charter), place.journal(name), site, trainers)
     return _party(place, name, machine, None, (OWNER, THIRD))
 
 
@@ -99,7 +99,7 @@ def _model_owner(place: Place, site: Site) -> Party:
     model = load_task(entry.factory, entry.options).global_model(plan.seed, ServerOptimiser())
     store = OwnerStore(place.root / OWNER / "state")
     store.prepare()
-    machine = ModelOwner(identity, charter, Exchange(identity, charter), plan, model, store)
+    machine = ModelOwner(identity, charter, Exchange(identity, charter), place.journal(OWNER), plan, model, store)
     return _party(place, OWNER, machine, Listen(site.listen.control, site.listen.bulk), (THIRD,))
 
 

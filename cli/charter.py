@@ -14,6 +14,7 @@ from ..protocol.errors import CharterError
 from ..protocol.training import WeightRule
 from .errors import DIFFERENT, OK
 from .keygen import SECRET
+from .ranges import FiniteRange
 
 _FILE = click.Path(path_type=Path)
 _HELP = {"help_option_names": ["-h", "--help"]}
@@ -36,7 +37,7 @@ def charter() -> None:
 @click.option("--party", "cards", type=_FILE, multiple=True, required=True, help="A party's public.toml; once a party.")
 @click.option("--mode", type=click.Choice([mode.value for mode in Mode]), default="trusted", show_default=True)
 @click.option("--serial", type=int, default=1, show_default=True, help="Higher than that of the charter it replaces.")
-@click.option("--days", type=click.FloatRange(0, 36_500), default=365.0, show_default=True, help="Until it expires.")
+@click.option("--days", type=FiniteRange(0, 36_500), default=365.0, show_default=True, help="Until it expires.")
 @click.option("--minimum-cohort", type=int, help="Fewest contributors of a release.  [default: 5]")
 @click.option("--stable-cohort", type=int, help="Refuse releases that differ by fewer contributors than this.")
 @click.option("--unsafe-small-cohort", metavar="WHY", help="Needed for a minimum cohort of 2.")

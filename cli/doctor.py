@@ -15,6 +15,7 @@ from . import doctor_host, doctor_network, doctor_party
 from .doctor_finding import Finding, Verdict
 from .errors import DIFFERENT, OK
 from .keygen import SECRET
+from .ranges import FiniteRange
 
 _EXAMPLE = """\b
 Example:
@@ -43,7 +44,7 @@ Example:
 @click.option("--no-tasks", is_flag=True, help="Load no task: neither its code nor its data.")
 @click.option(
     "--task-seconds",
-    type=click.FloatRange(0.1, 3600),
+    type=FiniteRange(0.1, 3600),
     default=120.0,
     show_default=True,
     help="How long one task may take to load.",

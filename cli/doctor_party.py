@@ -142,7 +142,7 @@ def _keys(folder: Path) -> tuple[Identity | None, Finding]:
         sentence = f"{path} belongs to another user, number {path.stat().st_uid}"
         return identity, warn("keys", sentence, f"chown {os.geteuid()} {path}")
     card = folder / CARD
-    if card.exists():
+    if os.path.lexists(card):
         try:
             if charters.load_card(card).identity != identity.public:
                 remedy = "put back the card that was made with these keys, before a charter is written from this one"

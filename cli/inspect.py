@@ -6,15 +6,18 @@ the charter is given.
 """
 
 import json
+import os
+import stat
 import struct
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import click
 import msgspec
+from msgspec import Meta
 
-from ..crypto.errors import BadSignature, KeyFileError, TertiumError
+from ..crypto.errors import KeyFileError, TertiumError
 from ..crypto.files import read_bounded, reason
 from ..crypto.identity import verify
 from ..crypto.labels import Label
@@ -67,6 +70,15 @@ _STATEMENTS: tuple[type[Statement], ...] = (
     Evaluation,
 )
 _SAFETENSORS_HEADER = 16 * limits.MIB
+_Length = Annotated[int, Meta(ge=0, le=limits.MODEL_BYTES)]
+
+
+class _Tensor(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a safetensors header says of one tensor."""
+
+    dtype: Annotated[str, Meta(max_length=limits.NAME_LENGTH)]
+    shape: tuple[_Length, ...]
+    data_offsets: tuple[_Length, _Length]
 
 
 @click.command(epilog=_EXAMPLE)
@@ -83,7 +95,9 @@ def inspect(*, file: Path, charter_path: Path | None, as_json: bool) -> int:
         click.echo(f"{file}: {kind}")
         for line in _lines(content, 1):
             click.echo(line)
-    return OK if content.get("verdict", VERIFIED).startswith(VERIFIED) else DIFFERENT
+    # Only a message has one; a tensor may be called anything.
+    verdict = content.get("verdict", VERIFIED) if kind == "message" else VERIFIED
+    return OK if verdict.startswith(VERIFIED) else DIFFERENT
 
 
 def examine(file: Path, charter: Charter | None) -> tuple[str, Any]:
@@ -138,41 +152,54 @@ def _verdict(record: RoundRecord, charter: Charter, outcome: dict[str, str]) -> 
 
 def _verified(record: RoundRecord, charter: Charter) -> dict[str, str]:
     """Verify a record's every signature; returns a word a signer."""
-    outcome = {}
+    outcome: dict[str, str] = {}
     signed = record.statement
+
+    def note(name: str, said: str) -> None:
+        # A good signature beside a bad one of the same name must not hide it.
+        if outcome.get(name, GOOD) == GOOD:
+            outcome[name] = said
+
     try:
         open_signed(charter, signed, RoundStatement, Role.SECURE_WORKER)
-        outcome[signed.signer] = GOOD
+        note(signed.signer, GOOD)
     except TertiumError as error:
-        outcome[signed.signer] = str(error)
+        note(signed.signer, str(error))
     for cosignature in record.cosignatures:
         try:
             key = charter.party(cosignature.party).signing
             verify(key, Label.ROUND_STATEMENT, signed.statement, cosignature.signature, party=cosignature.party)
-            outcome[cosignature.party] = GOOD
-        except (TertiumError, BadSignature) as error:
-            outcome[cosignature.party] = str(error)
+            note(cosignature.party, GOOD)
+        except TertiumError as error:
+            note(cosignature.party, str(error))
     return outcome
 
 
 def _model(path: Path) -> Any:
     """Return a safetensors file's tensors by name, type and shape, from its bounded header alone."""
-    with path.open("rb") as file:
+    wrong = SiteFileError(f"{path} is not a safetensors file")
+    # Not to wait for whoever writes to a pipe of that name.
+    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
+        facts = os.fstat(file.fileno())
+        if not stat.S_ISREG(facts.st_mode):
+            raise SiteFileError(f"{path} is not a regular file")
         size = file.read(8)
         length = struct.unpack("<Q", size)[0] if len(size) == 8 else 0
-        if not 0 < length <= _SAFETENSORS_HEADER:
-            raise SiteFileError(f"{path} is not a safetensors file")
+        room = facts.st_size - len(size) - length
+        if not 0 < length <= _SAFETENSORS_HEADER or room < 0:
+            raise wrong
         try:
-            header = json.loads(file.read(length))
-        except ValueError:
-            raise SiteFileError(f"{path} is not a safetensors file") from None
-    if not isinstance(header, dict):
-        raise SiteFileError(f"{path} is not a safetensors file")
-    return {
-        name: f"{entry.get('dtype')} {entry.get('shape')}" if name != "__metadata__" else entry
-        for name, entry in header.items()
-        if isinstance(entry, dict)
-    }
+            header = msgspec.json.decode(file.read(length), type=dict[str, msgspec.Raw])
+            about = msgspec.json.decode(header.pop("__metadata__", b"{}"), type=dict[str, str])
+            tensors = {name: msgspec.json.decode(entry, type=_Tensor) for name, entry in header.items()}
+        except (msgspec.MsgspecError, ValueError, RecursionError):
+            raise wrong from None
+    for tensor in tensors.values():
+        begin, end = tensor.data_offsets
+        if not begin <= end <= room:
+            raise SiteFileError(f"{path} is not a whole safetensors file: a tensor lies beyond its end")
+    shown: dict[str, object] = {name: f"{each.dtype} {list(each.shape)}" for name, each in tensors.items()}
+    return {**shown, "__metadata__": about} if about else shown
 
 
 def _plain(value: Any, charter: Charter | None = None) -> Any:
@@ -207,9 +234,9 @@ def _lines(value: Any, depth: int) -> list[str]:
         out: list[str] = []
         for key, item in value.items():
             if isinstance(item, (dict, list)) and item:
-                out += [f"{pad}{key}:", *_lines(item, depth + 1)]
+                out += [f"{pad}{_scalar(key)}:", *_lines(item, depth + 1)]
             else:
-                out.append(f"{pad}{key}: {_scalar(item)}")
+                out.append(f"{pad}{_scalar(key)}: {_scalar(item)}")
         return out
     if isinstance(value, list):
         out = []

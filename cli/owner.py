@@ -81,6 +81,7 @@ def run(
             workplace.identity,
             workplace.charter,
             exchange_of(workplace),
+            workplace.journal,
             plan,
             model,
             store,

@@ -28,6 +28,7 @@ from ..protocol import limits
 from ..protocol.charter import Charter, Role, admit
 from ..protocol.errors import CharterError, SiteFileError
 from ..protocol.exchange import Exchange, Handled
+from ..protocol.journal import Journal
 from ..protocol.lanes.zmq_lanes import Listen, ZmqLanes
 from ..protocol.machine import Machine
 from ..protocol.party import Party, Report
@@ -49,6 +50,7 @@ class Workplace:
     charter: Charter
     site: Site
     report: Report
+    journal: Journal
 
     @property
     def state(self) -> Path:
@@ -103,7 +105,7 @@ def open_workplace(role: Role, folder: Path, charter_path: Path | None, *, as_js
     report = printer(as_json=as_json)
     for warning in charter.warnings:
         report(Said(text=warning, warning=True))
-    return Workplace(folder, identity, charter, site, report)
+    return Workplace(folder, identity, charter, site, report, Journal.of(identity, role, state))
 
 
 def _site_of(path: Path, charter: Charter, name: str) -> Site:
@@ -179,7 +181,10 @@ def run_machine(workplace: Workplace, machine: Machine, text: str, *, watch_stdi
         report(Started(party=us.name, role=us.role.words, pid=os.getpid(), text=text, listening=bound))
         for peer in _to_connect(charter, us.role):
             lanes.connect(peer)
-        error = party.run()
+        try:
+            error = party.run()
+        finally:
+            workplace.journal.close()
     if received:
         return _leave(party, INTERRUPTED if received[0] == signal.SIGINT else TERMINATED)
     if error is not None:

@@ -38,6 +38,7 @@ def run(*, folder: Path, charter_path: Path | None, as_json: bool, watch_stdin: 
             workplace.identity,
             workplace.charter,
             exchange_of(workplace),
+            workplace.journal,
             serve=not once,
             memory=memory * limits.MIB,
         )

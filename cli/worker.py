@@ -53,5 +53,12 @@ def _run(role: Role, folder: Path, charter_path: Path | None, *, as_json: bool, 
                 trainers[name] = load_task(entry.factory, entry.options).trainer()
         text = "; ".join(f"{name}: {trainer.describe()}" for name, trainer in trainers.items())
         kind = DataOwner if role is Role.DATA_OWNER else Evaluator
-        machine = kind(workplace.identity, workplace.charter, exchange_of(workplace), workplace.site, trainers)
+        machine = kind(
+            workplace.identity,
+            workplace.charter,
+            exchange_of(workplace),
+            workplace.journal,
+            workplace.site,
+            trainers,
+        )
         return run_machine(workplace, machine, text, watch_stdin=watch_stdin)

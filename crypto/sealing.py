@@ -6,7 +6,8 @@ BLAKE3 over the salted plaintext is the commitment that a signature can bind.
 
 Rules of the file:
 - A `RoundKey` lives in memory only, for one (session, round, attempt), and is erased at its end. Erasing drops the only
-  reference; CPython gives no stronger promise, and the documentation says so.
+  reference; CPython gives no stronger promise, and the documentation says so. One exception: the model owner's is in
+  its journal too until the aggregate is checkpointed, or a crash would lose the round.
 - A content key seals exactly one plaintext. Sealing that again, after a lost connection, draws a fresh salt
   (Cobblestone does it), so there is no nonce to manage.
 - `BodyOpener` writes to a staging buffer and counts bytes against the length the signed header fixed: a body that is
@@ -54,15 +55,21 @@ _CHUNK = 16 * 1024
 _TAG = 16
 _PREFIX = 56
 _MLKEM_PUBLIC = 1184
+_MLKEM_SEED = 64
 
 
 class RoundKey:
     """A recipient's HPKE key for one (session, round, attempt)."""
 
-    __slots__ = ("_private", "key_id", "public")
+    __slots__ = ("_private", "_secret", "key_id", "public")
 
-    def __init__(self) -> None:
-        kem, curve = mlkem.MLKEM768PrivateKey.generate(), x25519.X25519PrivateKey.generate()
+    def __init__(self, secret: bytes | None = None) -> None:
+        """Draw a key, or take the one that `secret` gave; raises `Misuse` if those bytes are no key."""
+        if secret is None:
+            kem, curve = mlkem.MLKEM768PrivateKey.generate(), x25519.X25519PrivateKey.generate()
+        else:
+            kem, curve = _kept(secret)
+        self._secret: bytes | None = kem.private_bytes_raw() + curve.private_bytes_raw()
         self._private: MLKEM768X25519PrivateKey | None = MLKEM768X25519PrivateKey(kem, curve)
         self.public = kem.public_key().public_bytes_raw() + curve.public_key().public_bytes_raw()
         """1216 bytes: the ML-KEM-768 encapsulation key, then the X25519 public key."""
@@ -84,7 +91,14 @@ class RoundKey:
 
     def erase(self) -> None:
         """Forget the private half."""
-        self._private = None
+        self._private = self._secret = None
+
+    @property
+    def secret(self) -> bytes:
+        """The private half, for a model owner's journal alone: 96 bytes. Raises `Misuse` once erased."""
+        if self._secret is None:
+            raise Misuse("this round key has been erased")
+        return self._secret
 
     @property
     def erased(self) -> bool:
@@ -96,6 +110,16 @@ class RoundKey:
 
     def __reduce__(self) -> str:
         raise TypeError("a round key never leaves the process that made it")
+
+
+def _kept(secret: bytes) -> tuple[mlkem.MLKEM768PrivateKey, x25519.X25519PrivateKey]:
+    try:
+        return (
+            mlkem.MLKEM768PrivateKey.from_seed_bytes(secret[:_MLKEM_SEED]),
+            x25519.X25519PrivateKey.from_private_bytes(secret[_MLKEM_SEED:]),
+        )
+    except ValueError:
+        raise Misuse("a kept round key is malformed") from None
 
 
 def key_id(public: bytes) -> bytes:

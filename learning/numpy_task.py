@@ -25,6 +25,8 @@ from .task import GlobalModel, LocalUpdate, ServerOptimiser, Task, Trainer, Valu
 from .updates import clip, require_aggregate, require_model_length, require_same_layout
 
 Floats = npt.NDArray[np.float32]
+FIGURES = ("loss", "accuracy")
+"""What a regression can report."""
 NOISE = 0.1
 """Standard deviation of what is added to the targets of a synthetic linear regression."""
 
@@ -133,6 +135,10 @@ class NumpyTask(_FlatTask):
             )
         )
 
+    def measures(self, metric: str) -> bool:
+        """Whether this regression has such a figure."""
+        return metric in FIGURES
+
     def trainer(self) -> "NumpyTrainer":
         """Return the data owner's side; loads the data."""
         return NumpyTrainer(self, self._given or self._synthetic(self._examples, self._party), self._held_out_rows())
@@ -220,7 +226,7 @@ class NumpyTrainer(Trainer):
             SiteFileError: the model does not fit this site's task, or a metric's name is unknown.
         """
         base = self.task.read(layout, model)
-        _require_metrics(plan, ("loss", "accuracy"))
+        _require_metrics(plan, FIGURES)
         flat, total = base.copy(), np.zeros_like(base)
         velocity: Floats | None = None
         losses, right, judged = [], 0, 0

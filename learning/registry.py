@@ -47,6 +47,8 @@ def load_task(factory: str, options: Mapping[str, object]) -> Task:
         raise missing(error.name or "a package it needs") from error
     except (TypeError, ValueError, KeyError, AttributeError, OSError) as error:
         raise SiteFileError(f"task {factory} does not accept its options: {error}") from error
+    except SystemExit as error:
+        raise SiteFileError(f"task {factory} ends its process instead of being built: SystemExit: {error}") from error
     return task
 
 
@@ -59,6 +61,6 @@ def _import(name: str) -> object:
         if name == absent or name.startswith(f"{absent}."):
             raise SiteFileError(f"there is no module {absent}, which the site file names for a task") from error
         raise missing(absent) from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         # the operator's own module may fail in any way while it is imported
         raise SiteFileError(f"the module {name} cannot be imported: {type(error).__name__}: {error}") from error

@@ -20,12 +20,12 @@ from ..protocol.messages import (
     Evaluation,
     OpenRound,
     RoundKeyStatement,
-    RoundOffer,
     RoundRecord,
     RoundStatement,
     SealedHead,
     Signed,
 )
+from ..protocol.session import check_offer
 from ..protocol.statements import open_signed, statement_digest
 from ..protocol.training import Score
 from ..protocol.vector import vector_bytes
@@ -56,6 +56,8 @@ class Asking:
     offers: dict[str, Signed] = field(default_factory=dict)
     accepted: dict[str, bytes] = field(default_factory=dict)
     """The key each recipient accepted with."""
+    renewable: set[str] = field(default_factory=set)
+    """Who has come back since it accepted, perhaps as a new process that lost its key, and may give another."""
     outgoing: dict[bytes, tuple[str, Outgoing]] = field(default_factory=dict)
     answered: set[str] = field(default_factory=set)
     """Evaluators that scored, data owners that declined."""
@@ -63,6 +65,8 @@ class Asking:
     """By holder: the digest of its signed Close list, and the list."""
     heads: dict[str, SealedHead] = field(default_factory=dict)
     releases: dict[str, Incoming] = field(default_factory=dict)
+    fetching: set[str] = field(default_factory=set)
+    """Holders whose total was asked for over the connection that is up now."""
     totals: dict[int, Words] = field(default_factory=dict, repr=False)
     """By the holder's place in the charter."""
     statements: dict[str, Signed] = field(default_factory=dict)
@@ -73,15 +77,14 @@ class Asking:
 
     def take_offer(self, peer: str, signed: Signed) -> bool:
         """Take a holder's key; True once every holder has offered one."""
-        offer = open_signed(self.charter, signed, RoundOffer, Role.SECURE_WORKER)
-        if offer.holder != peer or signed.signer != peer or offer.open_round != self.name:
-            raise WrongOpenRound("offers a key for another question", party=peer)
-        check_public_key(offer.key, party=peer)
+        check_offer(self.charter, self.question, self.name, peer, signed)
+        if self.offers.get(peer, signed) != signed:
+            raise SplitView("offers two keys for one question", party=peer)
         self.offers[peer] = signed
         return set(self.offers) == set(self.question.holders)
 
-    def address(self, peer: str, signed: Signed) -> Outgoing:
-        """Take the key of somebody who accepts; return the model, addressed to it."""
+    def address(self, peer: str, signed: Signed) -> tuple[Outgoing, list[bytes]]:
+        """Take the key of somebody who accepts; return the model, addressed to it, and the envelopes it replaces."""
         said = open_signed(self.charter, signed, RoundKeyStatement, Role.DATA_OWNER, Role.EVALUATOR)
         if said.party != peer or signed.signer != peer:
             raise WrongSender("accepts for somebody else", party=peer)
@@ -89,17 +92,24 @@ class Asking:
             raise WrongOpenRound("accepts another question", party=peer)
         if peer not in self.question.cohort:
             raise NotInCohort("was not asked", party=peer)
+        replaced: list[bytes] = []
         if self.accepted.get(peer, said.key) != said.key:
-            # Each key would be one more envelope to keep and one more ticket to grant.
-            raise SplitView("accepts one question with two keys", party=peer)
+            if peer not in self.renewable:
+                # Each key would be one more envelope to keep and one more ticket to grant.
+                raise SplitView("accepts one question with two keys", party=peer)
+            check_public_key(said.key, party=peer)
+            replaced = [subject for subject, (recipient, _) in self.outgoing.items() if recipient == peer]
+            for subject in replaced:
+                del self.outgoing[subject]
+        self.renewable.discard(peer)
         known = [outgoing for recipient, outgoing in self.outgoing.values() if recipient == peer]
         if known:
-            return known[0]
+            return known[0], replaced
         check_public_key(said.key, party=peer)
         self.accepted[peer] = said.key
         outgoing = self.model.address(peer, said.key)
         self.outgoing[outgoing.subject] = (peer, outgoing)
-        return outgoing
+        return outgoing, replaced
 
     def body_for(self, peer: str, subject: bytes) -> Outgoing:
         """Return the envelope of this subject, if it is addressed to `peer`."""
@@ -131,10 +141,13 @@ class Asking:
         self.closes[peer] = (name, close)
         return close if set(self.closes) == set(self.question.holders) else None
 
-    def take_release(self, peer: str, head: SealedHead) -> Incoming:
-        """Take the head of a holder's aggregate; return what is ready to receive its body."""
+    def take_release(self, peer: str, head: SealedHead) -> Incoming | None:
+        """Take the head of a holder's aggregate; return what is ready to receive its body, None if that is here."""
         if peer in self.heads:
-            raise SplitView("releases twice", party=peer)
+            if self.heads[peer] != head:
+                raise SplitView("releases twice", party=peer)
+            here = self.question.holders.index(peer) in self.totals
+            return None if here or peer in self.fetching else self.fetch(peer)
         if peer not in self.closes:
             raise IllegalMessage("releases before it closes", party=peer)
         name, close = self.closes[peer]
@@ -142,14 +155,21 @@ class Asking:
         header = self.exchange.examine(head, Label.AGGREGATE, self.context, peer, self.key, sections)
         if header.close != name or header.contributors != len(close.contributions):
             raise SplitView("releases a sum over another set than it closed with", party=peer)
-        self.releases[peer] = self.exchange.open(head, self.key)
         self.heads[peer] = head
-        return self.releases[peer]
+        return self.fetch(peer)
 
     def fetch(self, peer: str) -> Incoming:
         """Return what is ready to receive the body of a release, from its first byte."""
         self.releases[peer] = self.exchange.open(self.heads[peer], self.key)
+        self.fetching.add(peer)
         return self.releases[peer]
+
+    def lost(self, peer: str) -> bytes | None:
+        """Note that a holder's connection is gone; return the subject of the release that does not come over it."""
+        if peer not in self.fetching:
+            return None
+        self.fetching.discard(peer)
+        return self.heads[peer].subject
 
     def grants(self, peer: str, subject: bytes) -> None:
         """Check that a ticket is for a release that is expected."""
@@ -202,7 +222,7 @@ class Asking:
         for cosignature in record.cosignatures:
             key = self.charter.party(cosignature.party).signing
             signed = record.statement.statement
-            verify(key, Label.ROUND_STATEMENT, signed, cosignature.signature, party=cosignature.party)
+            verify(key, Label.ROUND_STATEMENT, signed, cosignature.signature, party=peer)
         # Who cosigned and who did not must be all who were asked, or an absence could be kept quiet.
         named = sorted((*(cosignature.party for cosignature in record.cosignatures), *record.absent))
         if named != sorted((self.charter.model_owner.name, *self.closes[peer][1].contributors)):

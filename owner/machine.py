@@ -5,33 +5,23 @@ machine has no handler for it, and what it opens is bound, by signature, to a Cl
 
 How a round goes, from here: sign an OpenRound; collect every holder's offer; invite the cohort and give each that
 accepts the same sealed model; wait for Close and release; open, decode, apply and checkpoint on the work thread;
-cosign; keep the record. A round that ends otherwise ends the session with one sentence that says why, and the model as
-it was after the last checkpoint.
+cosign; keep the record. An attempt that ends otherwise is made again, with the same question and fresh keys, where that
+can help (a holder was restarted, somebody was not heard from); else the session ends with one sentence that says why,
+and the model as it was after the last checkpoint. A restart goes on with the question that was open.
 """
 
-from collections.abc import Callable, Sequence
-from typing import Any, ClassVar
+from collections.abc import Callable
+from typing import Any
 
 from ..crypto.errors import Misbehaviour
-from ..crypto.identity import Identity
-from ..crypto.labels import Label, digest
+from ..crypto.labels import Label
 from ..crypto.ring import Words
 from ..crypto.sealing import RoundKey
-from ..crypto.sharing import scheme
-from ..learning.task import GlobalModel
 from ..protocol import limits
-from ..protocol.charter import Charter, Role
 from ..protocol.codec import encode
-from ..protocol.errors import (
-    IllegalMessage,
-    WrongOpenRound,
-    WrongSender,
-    WrongSession,
-)
-from ..protocol.exchange import Exchange, Incoming, RoundContext
-from ..protocol.machine import Dial, Drop, Expect, Machine, Permit, Provide, Work
+from ..protocol.exchange import Incoming, RoundContext
+from ..protocol.machine import Dial, Drop, Expect, Permit, Provide, Work
 from ..protocol.messages import (
-    Abort,
     Aborted,
     Acceptance,
     Cause,
@@ -52,63 +42,24 @@ from ..protocol.messages import (
     Refusal,
     Release,
     RequestCosignature,
-    RequestSession,
     RoundRecord,
     RoundStatement,
     SendModel,
     SessionEnd,
-    SessionOffer,
     SessionOver,
     Signed,
 )
 from ..protocol.progress import RoundClosed, RoundDone, RoundOpened, Said, Scored
 from ..protocol.rounds import Phase, Step
-from ..protocol.session import new_nonce, session_id
-from ..protocol.site import OwnerPlan
-from ..protocol.statements import open_signed, sign, statement_digest
-from ..protocol.training import model_digest
+from ..protocol.statements import sign, statement_digest
 from ..protocol.vector import decode_vector
 from .asking import Applied, Asking
-from .store import OwnerStore
+from .questions import draw_cohort, new_question, next_attempt
+from .session import OwnerSession
 
 
-class ModelOwner(Machine):
+class ModelOwner(OwnerSession):
     """The machine of a model owner, for one session."""
-
-    role: ClassVar[Role] = Role.MODEL_OWNER
-
-    def __init__(
-        self,
-        identity: Identity,
-        charter: Charter,
-        exchange: Exchange,
-        plan: OwnerPlan,
-        model: GlobalModel,
-        store: OwnerStore,
-        *,
-        rounds_done: int = 0,
-    ) -> None:
-        """`rounds_done` rounds of the plan are in `model` already (a run that is resumed)."""
-        super().__init__(identity, charter, exchange)
-        self.phase = Phase.CONNECTING
-        self._plan = plan
-        self._model = model
-        self._store = store
-        self._scheme = scheme(charter.rules.scheme.name)
-        self._holders = tuple(party.name for party in charter.secure_workers)
-        self._data_owners = tuple(party.name for party in charter.data_owners)
-        self._evaluators = tuple(party.name for party in charter.evaluators)
-        self._connected: set[str] = set()
-        self._mute: set[str] = set()
-        """Evaluators that let a deadline pass in this session."""
-        self._lost: dict[str, tuple[float, str]] = {}
-        self._nonce = new_nonce()
-        self._nonces: dict[str, bytes] = {}
-        self._session: bytes | None = None
-        self._round = rounds_done
-        self._unscored = False
-        self._asking: Asking | None = None
-        self._deadline: float | None = None
 
     def handlers(self) -> dict[type[Message], Callable[[str, Any, float], None]]:
         """Return the handler of each message a model owner can be sent. None of them takes an update."""
@@ -128,72 +79,24 @@ class ModelOwner(Machine):
             Refusal: self._on_refusal,
         }
 
-    # --- connecting, and the session
-
-    def start(self, now: float) -> None:
-        """Wait for everybody, until the join deadline."""
-        self._deadline = now + self.charter.rules.deadlines.join
-
-    def peer_up(self, peer: str, now: float) -> None:
-        """Note a connection."""
-        self._connected.add(peer)
-        self._lost.pop(peer, None)
-        if self.phase is Phase.CONNECTING:
-            self.tell(Said(text=f"{peer} is connected"))
-            if {*self._holders, *self._data_owners, *self._evaluators} <= self._connected:
-                self._open_session(now)
-
-    def peer_down(self, peer: str, reason: str, now: float) -> None:
-        """Note a lost connection; without a secure worker nothing can go on."""
-        self._connected.discard(peer)
-        self._lost[peer] = (now, reason)
-        self.tell(Said(text=f"{peer} is not connected any more: {reason}", warning=True))
-
-    def _open_session(self, now: float) -> None:
-        self.move(Step.CONNECTED)
-        self._deadline = now + self.charter.rules.deadlines.close
-        for holder in self._holders:
-            self.send(holder, RequestSession(owner_nonce=self._nonce))
-
-    def _on_offer_session(self, peer: str, message: OfferSession, now: float) -> None:
-        offer = open_signed(self.charter, message.offer, SessionOffer, Role.SECURE_WORKER)
-        if offer.holder != peer or message.offer.signer != peer or offer.owner_nonce != self._nonce:
-            raise WrongSession("offers a session that was not asked for", party=peer)
-        self._nonces[peer] = offer.holder_nonce
-        if set(self._nonces) == set(self._holders):
-            nonces = [self._nonces[holder] for holder in self._holders]
-            self._session = session_id(self.charter.digest, self._nonce, nonces)
-            self.move(Step.SESSION_OPEN)
-            self._next(now)
-
     # --- asking
 
     def _next(self, now: float) -> None:
-        """Begin what comes next: an evaluation, a round, or the end."""
+        """Begin what comes next: an evaluation, a round or another attempt at one, or the end."""
         self._asking, self._deadline = None, None
+        if self._pending is not None:
+            pending, self._pending = self._pending, None
+            self._propose(pending, now)
+            return
         scorers = tuple(name for name in self._evaluators if name in self._connected - self._mute)
         if self._unscored and scorers:
             self._unscored = False
             self.move(Step.NEXT_EVALUATION)
-            self._asking = self._ask(Purpose.EVALUATE, self._round, scorers, now)
+            self._asking = self._ask(self._new_question(Purpose.EVALUATE, self._round, scorers), now)
             self._invite(now)
             return
-        if self._round < self._plan.rounds:
-            cohort = self._draw_cohort(self._round + 1)
-            if len(cohort) < self.charter.rules.minimum_cohort:
-                absent = sorted(set(self._data_owners) - self._connected)
-                self._fail(
-                    Cause.TOO_FEW,
-                    f"only {len(cohort)} data owners are connected and the minimum cohort is "
-                    f"{self.charter.rules.minimum_cohort}; not connected: {', '.join(absent)}",
-                )
-                return
-            self.move(Step.NEXT_ROUND)
-            self._asking = self._ask(Purpose.TRAIN, self._round + 1, cohort, now)
-            self._deadline = now + self.charter.rules.deadlines.close
-            for holder in self._holders:
-                self.send(holder, ProposeRound(open_round=self._asking.signed))
-            self.tell(RoundOpened(self._round + 1, cohort))
+        if self._unfinished is not None or self._round < self._plan.rounds:
+            self._ask_round(now)
             return
         self._store.finish(self._model)
         if self._session is not None:
@@ -201,53 +104,56 @@ class ModelOwner(Machine):
             self._tell_all(end)
         self.finish()
 
-    def _draw_cohort(self, number: int) -> tuple[str, ...]:
-        """Draw a round's cohort from who is connected.
-
-        By an order anybody can repeat from seed and round. It binds nobody: a model owner that wants another cohort
-        can ask for one, and what holds back a sum that would isolate somebody is the secure worker's release gate.
-        """
+    def _ask_round(self, now: float) -> None:
+        """Ask the next round, or the one whose attempt ended again, once enough of its cohort are here."""
         here = [name for name in self._data_owners if name in self._connected]
-        if not self._plan.cohort or self._plan.cohort >= len(here):
-            return tuple(sorted(here))
-        seed, at = self._plan.seed.to_bytes(8, "big"), number.to_bytes(8, "big")
-        order = sorted(here, key=lambda name: digest(Label.COHORT_SAMPLE, seed, at, name.encode()))
-        return tuple(sorted(order[: self._plan.cohort]))
+        again = self._unfinished
+        cohort = again.cohort if again is not None else draw_cohort(self._plan, here, self._round + 1)
+        if len(set(cohort) & set(here)) < self.charter.rules.minimum_cohort or not self._holders_here:
+            if self._waiting_until is None:
+                self._waiting_until = now + self.charter.rules.deadlines.absence
+                self.tell(Said(text=f"waiting for {self._absent()} to come back", warning=True))
+            self._deadline = self._waiting_until
+            return
+        self._waiting_until = None
+        if again is None:
+            self._propose(self._new_question(Purpose.TRAIN, self._round + 1, cohort), now)
+        else:
+            self._unfinished = None
+            self._propose(next_attempt(self.identity, again), now)
 
-    def _ask(self, purpose: Purpose, number: int, cohort: tuple[str, ...], now: float) -> Asking:
-        if self._session is None:
-            raise IllegalMessage("no session is open")
-        training = self._plan.training_plan(max(number - 1, 0))
-        layout, model = self._model.layout, self._model.to_bytes()
-        encoded, key = layout.encode(), RoundKey()
-        question = OpenRound(
-            charter=self.charter.digest,
-            session=self._session,
-            round=number,
-            attempt=0,
-            purpose=purpose,
-            owner_nonce=self._nonce,
-            holder_nonces=tuple(self._nonces[holder] for holder in self._holders),
-            model=model_digest(layout, model),
-            layout=layout.digest(),
-            layout_bytes=len(encoded),
-            model_bytes=len(model),
-            coordinates=layout.coordinates(training.kind),
-            plan=self.charter.plan,
-            training=training,
-            weight_rule=self.charter.rules.weight_rule,
-            cohort=cohort,
-            holders=self._holders,
-            owner_key=key.public,
+    def _new_question(
+        self, purpose: Purpose, number: int, cohort: tuple[str, ...]
+    ) -> tuple[OpenRound, Signed, RoundKey]:
+        nonces = self._nonce, tuple(self._nonces[holder] for holder in self._holders)
+        return new_question(
+            self.identity, self.charter, self._plan, self._model, nonces, purpose=purpose, number=number, cohort=cohort
         )
-        signed = sign(self.identity, question)
+
+    def _propose(self, asked: tuple[OpenRound, Signed, RoundKey], now: float) -> None:
+        question, signed, key = asked
+        self._memory.sign_question(signed, key)
+        self.move(Step.NEXT_ROUND)
+        self._asking = self._ask(asked, now)
+        self._deadline = now + self.charter.rules.deadlines.close
+        for holder in self._holders:
+            self.send(holder, ProposeRound(open_round=signed))
+        if question.attempt == 0:
+            self.tell(RoundOpened(question.round, question.cohort))
+        else:
+            self.tell(Said(text=f"round {question.round}: attempt {question.attempt + 1}", warning=True))
+
+    def _ask(self, asked: tuple[OpenRound, Signed, RoundKey], now: float) -> Asking:
+        question, signed, key = asked
         name = statement_digest(OpenRound, signed)
         context = RoundContext.of(question, name)
-        broadcast = self.exchange.broadcast(Label.MODEL, context, [encoded, model])
+        sections = [self._model.layout.encode(), self._model.to_bytes()]
+        broadcast = self.exchange.broadcast(Label.MODEL, context, sections)
         return Asking(self.charter, self.exchange, question, signed, name, key, context, broadcast, now)
 
     def _on_offer_round(self, peer: str, message: OfferRound, now: float) -> None:
-        if self._open_question(peer).take_offer(peer, message.offer):
+        complete = self._open_question(peer).take_offer(peer, message.offer)
+        if complete and self.phase is Phase.OFFERING:
             self.move(Step.OFFERED)
             self._invite(now)
 
@@ -255,12 +161,17 @@ class ModelOwner(Machine):
         asking = self._open_question(self.name)
         deadlines = self.charter.rules.deadlines
         self._deadline = now + deadlines.join + deadlines.upload + deadlines.close
-        offers = tuple(asking.offers[holder] for holder in self._holders if holder in asking.offers)
         for party in asking.question.cohort:
-            self.send(party, Invitation(open_round=asking.signed, offers=offers))
+            self.send(party, self._invitation(asking))
+
+    def _invitation(self, asking: Asking) -> Invitation:
+        offers = tuple(asking.offers[holder] for holder in self._holders if holder in asking.offers)
+        return Invitation(open_round=asking.signed, offers=offers)
 
     def _on_acceptance(self, peer: str, message: Acceptance, now: float) -> None:
-        outgoing = self._open_question(peer).address(peer, message.key)
+        outgoing, replaced = self._open_question(peer).address(peer, message.key)
+        for subject in replaced:
+            self.effect(Drop(subject))
         self.send(peer, SendModel(head=outgoing.head))
 
     def _on_fetch(self, peer: str, message: Fetch, now: float) -> None:
@@ -279,13 +190,16 @@ class ModelOwner(Machine):
     def _on_closed(self, peer: str, message: Closed, now: float) -> None:
         asking = self._open_question(peer)
         close = asking.take_close(peer, message.close)
-        if self.phase is Phase.COLLECTING and close is not None:
+        if self.phase in (Phase.OFFERING, Phase.COLLECTING) and close is not None:
             self._deadline = now + self.charter.rules.deadlines.release
             self.move(Step.SET_CLOSED)
             self.tell(RoundClosed(asking.question.round, close.contributors, close.declined, close.missing))
 
     def _on_release(self, peer: str, message: Release, now: float) -> None:
-        self._receive(peer, self._open_question(peer).take_release(peer, message.head))
+        asking = self._open_question(peer)
+        incoming = asking.take_release(peer, message.head)
+        if incoming is not None:
+            self._receive(peer, incoming)
 
     def _receive(self, peer: str, incoming: Incoming) -> None:
         self.effect(Expect(peer, incoming))
@@ -298,7 +212,9 @@ class ModelOwner(Machine):
             return
         match asking.may_fetch_again(peer, subject, error):
             case True:
-                self._receive(peer, asking.fetch(peer))
+                asking.fetching.discard(peer)
+                if peer in self._connected:
+                    self._receive(peer, asking.fetch(peer))
             case False:
                 self._fail(Cause.FAULT, f"the aggregate of {peer} does not open: {error.reason}")
 
@@ -337,11 +253,16 @@ class ModelOwner(Machine):
         asking = self._asking
         if asking is None or tag != asking.name.hex() or self.phase is not Phase.APPLYING:
             return
+        if isinstance(result, OSError):
+            # A full disk: nothing is lost by ending here. The release is asked for again, when there is room.
+            self.finish(f"the model after round {asking.question.round} could not be written: {result}")
+            return
         if not isinstance(result, Applied):
             self._fail(Cause.LOCAL, f"the aggregate of round {asking.question.round} could not be applied: {result}")
             return
+        self._memory.take_step()
         asking.applied = result
-        self._round = asking.question.round
+        self._round, self._reopened, self._why = asking.question.round, False, ""
         self._unscored = self._plan.evaluates_after(self._round - 1)
         self.move(Step.APPLIED)
         self._deadline = now + self.charter.rules.deadlines.statement + limits.ABSENCE
@@ -400,117 +321,3 @@ class ModelOwner(Machine):
             self.effect(Drop(subject))
         self.move(Step.EVALUATED)
         self._next(now)
-
-    # --- ends
-
-    def _on_aborted(self, peer: str, message: Aborted, now: float) -> None:
-        abort = open_signed(self.charter, message.abort, Abort, Role.SECURE_WORKER)
-        if message.abort.signer != peer or abort.party != peer:
-            raise WrongSender("passes on somebody else's abort", party=peer)
-        if abort.session != self._session:
-            raise WrongSession("aborts another session", party=peer)
-        self._fail(abort.cause, f"{peer} aborted round {abort.round}: {abort.cause.value}: {abort.text}")
-
-    def _on_refusal(self, peer: str, message: Refusal, now: float) -> None:
-        self.tell(Said(text=f"{peer} refused what we sent: {message.code}", warning=True))
-        if peer in self._holders and self.phase in (Phase.OPENING, Phase.OFFERING):
-            self._fail(Cause.FAULT, f"{peer} refused the question ({message.code})")
-
-    def _fail(self, cause: Cause, text: str) -> None:
-        """End the session: tell everybody, signed, and say why."""
-        if self._session is not None:
-            abort = Abort(
-                session=self._session,
-                round=self._round + 1,
-                attempt=0,
-                party=self.name,
-                cause=cause,
-                text=text[: limits.TEXT_LENGTH],
-            )
-            self._tell_all(Aborted(abort=sign(self.identity, abort)))
-        if self._asking is not None:
-            self._asking.key.erase()
-            for subject in self._asking.outgoing:
-                self.effect(Drop(subject))
-        self.finish(text)
-
-    def interrupt(self, reason: str, now: float) -> None:
-        """Abort the session; the last checkpoint stays."""
-        self._fail(Cause.INTERRUPTED, reason)
-
-    # --- time
-
-    def tick(self, now: float) -> None:
-        """Act on what is due."""
-        if self.phase is not Phase.CONNECTING:
-            for holder in self._holders:
-                lost = self._lost.get(holder)
-                if lost is not None and now - lost[0] >= limits.ABSENCE:
-                    self._fail(Cause.TIMEOUT, f"{holder} is not reachable: {lost[1]}")
-                    return
-        if self.phase is Phase.EVALUATING and self._asking is not None:
-            silent = set(self._asking.question.cohort) - self._asking.answered
-            if all(name in self._lost and now - self._lost[name][0] >= limits.ABSENCE for name in silent):
-                self._end_evaluation(now)
-                return
-        if self._deadline is None or now < self._deadline:
-            return
-        if self.phase is Phase.CONNECTING:
-            self._start_without(now)
-        elif self.phase is Phase.RELEASED:
-            self._conclude(now, late=True)
-        elif self.phase is Phase.EVALUATING:
-            asking = self._open_question(self.name)
-            missing = sorted(set(asking.question.cohort) - asking.answered)
-            # Waited for once; an evaluator that says nothing must not cost every round a deadline.
-            self._mute.update(missing)
-            self.tell(Said(text=f"no score from {', '.join(missing)}", warning=True))
-            self._end_evaluation(now)
-        else:
-            self._fail(Cause.TIMEOUT, f"{Cause.TIMEOUT.value} while {self.phase.value}: {self._waiting_for()}")
-
-    def _start_without(self, now: float) -> None:
-        """At the join deadline, begin with who is here if that is enough."""
-        missing = [holder for holder in self._holders if holder not in self._connected]
-        here = [name for name in self._data_owners if name in self._connected]
-        needed = max(self.charter.rules.minimum_cohort, self._plan.cohort)
-        if missing or len(here) < needed:
-            absent = missing + [name for name in self._data_owners if name not in self._connected]
-            waited = self.charter.rules.deadlines.join
-            self.finish(f"not connected within {waited:g} s: {', '.join(absent)}")
-            return
-        self._open_session(now)
-
-    def _waiting_for(self) -> str:
-        asking = self._asking
-        if asking is None:
-            silent: Sequence[str] = sorted(set(self._holders) - set(self._nonces))
-        elif self.phase is Phase.OFFERING:
-            silent = sorted(set(self._holders) - set(asking.offers))
-        elif self.phase is Phase.COLLECTING:
-            silent = sorted(set(self._holders) - set(asking.closes))
-        else:
-            silent = self._holders
-        return f"nothing from {', '.join(silent)} as seen by {self.name}"
-
-    def next_deadline(self) -> float | None:
-        """Return when `tick` has something to do."""
-        waits = [] if self._deadline is None else [self._deadline]
-        if self.phase is not Phase.CONNECTING:
-            waits += [self._lost[holder][0] + limits.ABSENCE for holder in self._holders if holder in self._lost]
-        if self.phase is Phase.EVALUATING and self._asking is not None:
-            silent = set(self._asking.question.cohort) - self._asking.answered
-            if silent and silent <= set(self._lost):
-                waits.append(max(self._lost[name][0] for name in silent) + limits.ABSENCE)
-        return min(waits, default=None)
-
-    # --- small things
-
-    def _open_question(self, peer: str) -> Asking:
-        if self._asking is None:
-            raise WrongOpenRound("answers a question that is not open", party=peer)
-        return self._asking
-
-    def _tell_all(self, message: Message) -> None:
-        for party in sorted(self._connected):
-            self.send(party, message)

@@ -103,7 +103,7 @@ def load(path: Path) -> Charter:
     try:
         parties = raw.get("parties")
         for index, party in enumerate(parties if isinstance(parties, list) else ()):
-            _keys_from_hex(party, f"parties.{party_label(raw, index)}.")
+            _keys_from_hex(party, f"parties.{party_label(raw, index)}.".replace(".[", "["))
         return convert(raw, Charter, CharterError)
     except CharterError as error:
         raise CharterError(f"{path}: {error}") from None

@@ -128,6 +128,8 @@ class Deadlines(_Line, frozen=True, forbid_unknown_fields=True):
     close: Seconds = 30.0
     release: Seconds = 60.0
     statement: Seconds = 30.0
+    absence: Seconds = 60.0
+    """How long a party that the others cannot go on without may be gone during a session: a restart, a lost line."""
 
 
 class Rules(_Line, frozen=True, forbid_unknown_fields=True):
@@ -164,7 +166,10 @@ class Charter(_Line, frozen=True, forbid_unknown_fields=True, dict=True):
         super().__post_init__()
         ordered = tuple(sorted(self.parties, key=lambda party: party.name))
         msgspec.structs.force_setattr(self, "parties", ordered)
-        msgspec.structs.force_setattr(self, "not_after", self.not_after.astimezone(UTC))
+        try:
+            msgspec.structs.force_setattr(self, "not_after", self.not_after.astimezone(UTC))
+        except OverflowError:
+            raise CharterError("not_after: lies before the first or after the last day there is, in UTC") from None
         _check_rules(self.rules)
         _check_parties(self.parties)
         _check_roles(self)

@@ -30,6 +30,10 @@ _HOST = r"(?=[^:]{1,253}:)[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?"
 _ENDPOINT = rf"^tcp://{_HOST}:[1-9][0-9]{{0,4}}\Z"
 _BIND = rf"^tcp://(\*|{_HOST}):(0|[1-9][0-9]{{0,4}})\Z"
 _FACTORY = r"^[A-Za-z_][A-Za-z0-9_.]*:[A-Za-z_][A-Za-z0-9_]*\Z"
+# A key of that many parts takes tomllib time that grows with their square, and no key of ours has more than four. No
+# text, name or host of a valid file holds as many parts either, so this need not know where a string begins.
+_PART = r"(?:[A-Za-z0-9_-]++|\"[^\"\n]*+\"|'[^'\n]*+')"
+_ENDLESS_KEY = re.compile(rf"(?<![A-Za-z0-9_-])(?:{_PART}[ \t]*+\.[ \t]*+){{{limits.TEXT_LENGTH}}}")
 _IN_WORDS = {
     _NAME: "a name: lower-case letters, digits, dots, dashes and underscores, a letter or digit first",
     _TEXT: "plain text without control characters",
@@ -89,13 +93,16 @@ def check_port(line: str, endpoint: str, error: type[Misuse]) -> None:
 def load_toml(path: Path, limit: int, error: type[Misuse]) -> dict[str, Any]:
     """Read a TOML file of at most `limit` bytes; raises `error` with file and cause for anything else."""
     try:
-        return tomllib.loads(read_bounded(path, limit).decode("utf-8"))
+        text = read_bounded(path, limit).decode("utf-8")
+        if _ENDLESS_KEY.search(text):
+            raise error(f"{path} is not valid TOML: a key is too deeply nested")
+        return tomllib.loads(text)
     except OSError as cause:
         raise error(f"cannot read {path}: {reason(cause)}") from None
     except UnicodeDecodeError as cause:
         raise error(f"{path} is not text in UTF-8 (byte {cause.start})") from None
     except tomllib.TOMLDecodeError as cause:
-        raise error(f"{path} is not valid TOML: {_first_lower(str(cause))}") from None
+        raise error(f"{path} is not valid TOML: {_brief(_first_lower(str(cause)))}") from None
     except (ValueError, RecursionError):
         # tomllib, for integers of thousands of digits and brackets nested as deep.
         raise error(f"{path} is not valid TOML: a value is too large or too deeply nested") from None
@@ -121,7 +128,7 @@ def sentence(error: msgspec.ValidationError, prefix: str, raw: dict[str, Any] | 
     path = re.sub(r"^\.parties\[(\d+)\]", named, path.rstrip("`")).strip(".")
     for pattern, words in _IN_WORDS.items():
         text = text.replace(f"`str` matching regex {pattern!r}", words)
-    text = _first_lower(text.replace("`", ""))
+    text = _brief(_first_lower(text.replace("`", "")))
     where = ".".join(part for part in (prefix, path) if part).replace(".[", "[")
     return f"{where}: {text}" if where else text
 
@@ -134,6 +141,12 @@ def party_label(raw: dict[str, Any], index: int) -> str:
     if isinstance(name, str) and len(name) <= limits.NAME_LENGTH and re.match(_NAME, name):
         return name
     return f"[{index}]"
+
+
+def _brief(text: str) -> str:
+    """Return a complaint on one line and no longer than a sentence: it quotes what the file holds."""
+    text = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+    return text if len(text) <= limits.TEXT_LENGTH else f"{text[: limits.TEXT_LENGTH]}..."
 
 
 def _first_lower(text: str) -> str:

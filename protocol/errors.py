@@ -19,6 +19,10 @@ class LaneError(Misuse):
     """A lane cannot be set up: an address in use, a key that is no key."""
 
 
+class JournalError(Misuse):
+    """A party's journal cannot be read or written: a full disk, a damaged file, another process. The party ends."""
+
+
 class MalformedMessage(Misbehaviour):
     """A frame is not a message of this protocol, or exceeds a bound."""
 
@@ -29,6 +33,10 @@ class IllegalMessage(Misbehaviour):
 
 class StrangerKey(Misbehaviour):
     """A connection was opened with a CURVE key the charter does not name."""
+
+
+class Flooding(Misbehaviour):
+    """A party sends more control frames than any round needs, and was cut off for a while."""
 
 
 class NotInCharter(Misbehaviour):

@@ -46,6 +46,9 @@ BULK_DRAIN = 30.0
 # Control lane
 HANDSHAKE = 5.0
 """A connection that has not finished its handshake by then is dropped."""
+BACKLOG = 4096
+"""Connections the kernel keeps until we take them; with libzmq's 100, a crowd of strangers keeps honest ones waiting for
+seconds, since the kernel drops their first packets."""
 CONTROL_QUEUE = 64
 PING_EVERY = 2.0
 SILENCE = 10.0
@@ -55,12 +58,24 @@ LOG_WINDOW = 10.0
 LOG_LINES = 100
 """Refusals and warnings shown in that time; the rest are counted, or a stranger could fill a disk with our log."""
 ABSENCE = 3.0
-"""How long a lost party is waited for before what depends on it goes on, or ends, without it."""
+"""How long a round waits for the return of a lost party it can do without. One that it needs has `deadlines.absence`."""
+ATTEMPTS = 8
+"""Most attempts at one round: a crash is also a way to drop somebody, so there is an end to them."""
 RECONNECT_FIRST = 0.05
 RECONNECT_MOST = 2.0
 """The pause before a control connection is opened again doubles from the first to the most."""
 FRAMES_A_POLL = 64
 """Frames read from one control socket before the others have their turn."""
+FLOOD_RATE = 256 * KIB
+"""Bytes of control frames a second a party may send for long. A round takes a few KiB of a party, and a credit for each
+4 MiB of a body; checking the signature of one announcement takes as long as moving 1 MiB."""
+FLOOD_LEAST, FLOOD_MOST = 256, 16 * KIB
+"""What a frame counts for in that, at least and at most: looking at it is most of the cost of a small one, and one that
+lists every party of a large charter is honest."""
+FLOOD_BURST = 2 * MIB
+"""Bytes beyond that rate before a party is cut off: more than a queue full of frames that count for the most."""
+BANISHED = 10.0
+"""How long a party that was cut off for a flood is kept out."""
 
 # Keys and signatures
 HPKE_PUBLIC_KEY = 1184 + 32
@@ -90,6 +105,7 @@ def control_frame(parties: int) -> int:
     """Return the largest control frame, given how many parties the charter names.
 
     A frame can list every party with a commitment or a signature, and no more than that: 64 KiB cover the largest
-    fixed message, 160 bytes a party cover a name, a digest, a signature and their framing.
+    fixed message, 320 bytes a party cover a name, a digest, a signature and their framing, and beside them the
+    commitment that the abort of an earlier attempt lists.
     """
-    return 64 * KIB + 160 * parties
+    return 64 * KIB + 320 * parties

@@ -47,6 +47,14 @@ class Cause(enum.Enum):
 # --- statements: signed -------------------------------------------------------------------------------------------
 
 
+class Signed(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_like=True):
+    """A statement's exact bytes with who signed them; see `statements.py` for the only way in and out."""
+
+    signer: Name
+    statement: Annotated[bytes, Meta(max_length=2**31)]
+    signature: Signature
+
+
 class Statement(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What a party signs. `label` separates one kind of statement from every other."""
 
@@ -124,6 +132,8 @@ class RoundOffer(Statement, frozen=True):
     open_round: Digest
     holder: Name
     key: PublicKey
+    aborted: Signed | None = None
+    """From the second attempt on, this holder's own `Abort` of the attempt before, so that everybody sees its list."""
 
 
 class RoundKeyStatement(Statement, frozen=True):
@@ -208,6 +218,8 @@ class Abort(Statement, frozen=True):
     text: Text
     about: Names = ()
     """Who was not heard from, as seen by `party`. An observation, no accusation."""
+    receipted: Annotated[tuple[Contribution, ...], Meta(max_length=limits.PARTIES)] = ()
+    """Whose contribution a holder had given a receipt for when it gave the attempt up."""
 
 
 class SessionEnd(Statement, frozen=True):
@@ -225,14 +237,6 @@ class Evaluation(Statement, frozen=True):
     open_round: Digest
     party: Name
     score: Score
-
-
-class Signed(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_like=True):
-    """A statement's exact bytes with who signed them; see `statements.py` for the only way in and out."""
-
-    signer: Name
-    statement: Annotated[bytes, Meta(max_length=2**31)]
-    signature: Signature
 
 
 # --- envelopes ----------------------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ Rules:
   verified, nothing else from that connection reaches the machine.
 - A refused message is told to its sender by the name of the error and to our operator, and changes nothing else.
 - Effects are carried out in the order in which the machine gave them.
+- A journal that fails stops the party at once, effects that were queued and all: to the others that is a crash.
 - The loop never waits for a peer, only for `poll`, and that no longer than the next deadline.
 """
 
@@ -20,7 +21,7 @@ from ..crypto.identity import Identity
 from . import limits
 from .charter import Charter
 from .codec import decode_message, encode
-from .errors import IllegalMessage, LaneError, PeerLost, WrongCharter, WrongSender
+from .errors import IllegalMessage, JournalError, LaneError, PeerLost, WrongCharter, WrongSender
 from .lanes.base import BulkDown, BulkUp, Down, Event, Frame, Lanes, Record, Refused, Up
 from .machine import Dial, Drop, Effect, Expect, Finish, Machine, Permit, Provide, Send, Tell, Work
 from .messages import Credit, Grant, Hello, HelloStatement, Message, Refusal
@@ -182,7 +183,18 @@ class Party:
         return self.error
 
     def step(self, timeout: float) -> None:
-        """Take one turn: what came in, what is due, what goes out. Waits at most `timeout` seconds."""
+        """Take one turn: what came in, what is due, what goes out. Waits at most `timeout` seconds.
+
+        A journal that cannot be written ends the party there and then: nothing it has not written down is done.
+        """
+        try:
+            self._step(timeout)
+        except JournalError as error:
+            self.machine.take_effects()
+            self.machine.finished = True
+            self._carry_out(Finish(str(error)))
+
+    def _step(self, timeout: float) -> None:
         if not self._started:
             self._started = True
             self.machine.start(self._clock())
@@ -259,7 +271,8 @@ class Party:
             elif not self.machine.finished:
                 self.machine.receive(peer, message, now)
         except Misbehaviour as error:
-            self._report(RefusedProgress(code=error.code, text=str(error)))
+            text = str(error) if error.party is not None else f"{peer}: {error.reason}"
+            self._report(RefusedProgress(code=error.code, text=text))
             # Never an answer to a refusal: two parties that refuse each other's refusals would not stop.
             if not isinstance(message, Refusal):
                 about = message.about if message is not None else None

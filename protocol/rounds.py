@@ -10,6 +10,8 @@ A few rows look too liberal, and are not:
   answered with `TooLate`, by name, rather than accused.
 - `Invitation` stands in every phase of a data owner: the model owner may give up an attempt the data owner still works
   on. It is admitted only for a later round or attempt.
+- A party that comes back is sent again what it may have missed: `OfferRound`, `Release` and `Closed` stand in later
+  phases of a model owner for that, and a secure worker that was restarted goes from idle to released.
 - `Closed`, `RequestCosignature` and `RoundRecord` come over another connection than `Invitation`, so the record of a
   round can arrive after the invitation to the next.
 """
@@ -73,13 +75,15 @@ class Step(enum.Enum):
 
     CONNECTED = "everyone needed is connected"
     SESSION_OPEN = "every holder gave its nonce"
-    NEXT_ROUND = "a round begins"
+    REOPENED = "a holder does not know this session any more"
+    NEXT_ROUND = "a round, or another attempt at one, begins"
     NEXT_EVALUATION = "an evaluation begins"
     OFFERED = "every holder offered a key for this OpenRound"
     ROUND_OPEN = "this OpenRound is admitted"
     ACCEPTED = "this invitation is admitted"
     DECLINED = "no part in this round"
     MODEL_OPENED = "the model is open and is the one the OpenRound names"
+    RESUMED = "another attempt at this round wants what is being trained"
     TRAINED = "the update is encoded"
     RECEIPTED = "every holder gave its receipt"
     SET_CLOSED = "the contributor set is final"
@@ -115,7 +119,7 @@ def _secure_worker(phase: Phase, row: dict[Input, Phase]) -> Row:
 
 
 SECURE_WORKER: Final[Table] = {
-    _P.IDLE: _secure_worker(_P.IDLE, {_S.ROUND_OPEN: _P.COLLECTING}),
+    _P.IDLE: _secure_worker(_P.IDLE, {_S.ROUND_OPEN: _P.COLLECTING, _S.SET_CLOSED: _P.RELEASED}),
     _P.COLLECTING: _secure_worker(_P.COLLECTING, {_S.SET_CLOSED: _P.RELEASED}),
     _P.RELEASED: _secure_worker(_P.RELEASED, {_S.ATTESTED: _P.IDLE}),
     _P.ENDED: {},
@@ -138,8 +142,10 @@ def _data_owner(phase: Phase, row: dict[Input, Phase]) -> Row:
 
 DATA_OWNER: Final[Table] = {
     _P.IDLE: _data_owner(_P.IDLE, {}),
-    _P.INVITED: _data_owner(_P.INVITED, {SendModel: _P.RECEIVING}),
-    _P.RECEIVING: _data_owner(_P.RECEIVING, {Grant: _P.RECEIVING, _S.MODEL_OPENED: _P.TRAINING}),
+    _P.INVITED: _data_owner(_P.INVITED, {SendModel: _P.RECEIVING, _S.RESUMED: _P.TRAINING, _S.TRAINED: _P.UPLOADING}),
+    _P.RECEIVING: _data_owner(
+        _P.RECEIVING, {SendModel: _P.RECEIVING, Grant: _P.RECEIVING, _S.MODEL_OPENED: _P.TRAINING}
+    ),
     _P.TRAINING: _data_owner(_P.TRAINING, {_S.TRAINED: _P.UPLOADING, _S.DECLINED: _P.IDLE}),
     _P.UPLOADING: _data_owner(
         _P.UPLOADING, {Grant: _P.UPLOADING, Receipted: _P.UPLOADING, _S.RECEIPTED: _P.CONTRIBUTED}
@@ -164,7 +170,9 @@ def _evaluator(phase: Phase, row: dict[Input, Phase]) -> Row:
 EVALUATOR: Final[Table] = {
     _P.IDLE: _evaluator(_P.IDLE, {}),
     _P.INVITED: _evaluator(_P.INVITED, {SendModel: _P.RECEIVING}),
-    _P.RECEIVING: _evaluator(_P.RECEIVING, {Grant: _P.RECEIVING, _S.MODEL_OPENED: _P.EVALUATING}),
+    _P.RECEIVING: _evaluator(
+        _P.RECEIVING, {SendModel: _P.RECEIVING, Grant: _P.RECEIVING, _S.MODEL_OPENED: _P.EVALUATING}
+    ),
     _P.EVALUATING: _evaluator(_P.EVALUATING, {_S.EVALUATED: _P.IDLE}),
     _P.ENDED: {},
 }
@@ -182,6 +190,7 @@ def _model_owner(phase: Phase, row: dict[Input, Phase]) -> Row:
         Fetch,
         Closed,
         RoundRecord,
+        OfferRound,
     )
     at_any_time = dict.fromkeys(kinds, phase)
     return {**at_any_time, _S.DONE: _P.ENDED, **row}
@@ -191,8 +200,11 @@ MODEL_OWNER: Final[Table] = {
     _P.CONNECTING: _model_owner(_P.CONNECTING, {_S.CONNECTED: _P.OPENING}),
     _P.OPENING: _model_owner(_P.OPENING, {OfferSession: _P.OPENING, _S.SESSION_OPEN: _P.IDLE}),
     _P.IDLE: _model_owner(_P.IDLE, {_S.NEXT_ROUND: _P.OFFERING, _S.NEXT_EVALUATION: _P.EVALUATING}),
-    _P.OFFERING: _model_owner(_P.OFFERING, {OfferRound: _P.OFFERING, _S.OFFERED: _P.COLLECTING}),
-    _P.COLLECTING: _model_owner(_P.COLLECTING, {_S.SET_CLOSED: _P.CLOSED}),
+    _P.OFFERING: _model_owner(
+        _P.OFFERING,
+        {_S.OFFERED: _P.COLLECTING, _S.SET_CLOSED: _P.CLOSED, _S.GIVEN_UP: _P.IDLE, _S.REOPENED: _P.OPENING},
+    ),
+    _P.COLLECTING: _model_owner(_P.COLLECTING, {_S.SET_CLOSED: _P.CLOSED, _S.GIVEN_UP: _P.IDLE}),
     _P.CLOSED: _model_owner(_P.CLOSED, {Release: _P.RECEIVING}),
     _P.RECEIVING: _model_owner(
         _P.RECEIVING,
@@ -203,8 +215,12 @@ MODEL_OWNER: Final[Table] = {
             _S.AGGREGATE_OPENED: _P.APPLYING,
         },
     ),
-    _P.APPLYING: _model_owner(_P.APPLYING, {RequestCosignature: _P.APPLYING, _S.APPLIED: _P.RELEASED}),
-    _P.RELEASED: _model_owner(_P.RELEASED, {RequestCosignature: _P.RELEASED, _S.ATTESTED: _P.IDLE}),
+    _P.APPLYING: _model_owner(
+        _P.APPLYING, {Release: _P.APPLYING, RequestCosignature: _P.APPLYING, _S.APPLIED: _P.RELEASED}
+    ),
+    _P.RELEASED: _model_owner(
+        _P.RELEASED, {Release: _P.RELEASED, RequestCosignature: _P.RELEASED, _S.ATTESTED: _P.IDLE}
+    ),
     _P.EVALUATING: _model_owner(_P.EVALUATING, {_S.EVALUATED: _P.IDLE}),
     _P.ENDED: {},
 }

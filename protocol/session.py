@@ -9,10 +9,16 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import msgspec
+
 from ..crypto.labels import Label, digest
-from .charter import Charter
-from .errors import NotInCohort, WrongCharter, WrongPlan, WrongSession
-from .messages import OpenRound, Purpose
+from ..crypto.sealing import check_public_key
+from . import limits
+from .charter import Charter, Role
+from .codec import encode
+from .errors import NotInCohort, SplitView, WrongCharter, WrongOpenRound, WrongPlan, WrongRound, WrongSession
+from .messages import Abort, OpenRound, Purpose, RoundOffer, Signed
+from .statements import open_signed
 
 
 def new_nonce() -> bytes:
@@ -23,6 +29,17 @@ def new_nonce() -> bytes:
 def session_id(charter: bytes, owner_nonce: bytes, holder_nonces: Sequence[bytes]) -> bytes:
     """Return the 32-byte id of the session these nonces open."""
     return digest(Label.SESSION, charter, owner_nonce, *holder_nonces)
+
+
+def question_digest(question: OpenRound) -> bytes:
+    """Return the 32-byte digest of what all attempts at a round ask alike: all but the attempt and its key."""
+    same = msgspec.structs.replace(question, attempt=0, owner_key=bytes(limits.HPKE_PUBLIC_KEY))
+    return digest(Label.QUESTION, encode(same))
+
+
+def contributor_set(names: Sequence[str]) -> bytes:
+    """Return the 32-byte digest of a set of contributors, by which two sets are compared without keeping them."""
+    return digest(Label.CONTRIBUTOR_SET, *(name.encode() for name in sorted(set(names))))
 
 
 @dataclass(frozen=True)
@@ -51,6 +68,8 @@ def check_question(charter: Charter, question: OpenRound) -> None:
     owner, rules = charter.model_owner.name, charter.rules
     if question.charter != charter.digest:
         raise WrongCharter("asks under another charter", party=owner)
+    if question.attempt >= limits.ATTEMPTS:
+        raise WrongRound(f"asks for attempt {question.attempt + 1}; there are at most {limits.ATTEMPTS}", party=owner)
     if question.session != session_id(charter.digest, question.owner_nonce, question.holder_nonces):
         raise WrongSession("names a session that its nonces do not give", party=owner)
     if question.holders != tuple(party.name for party in charter.secure_workers):
@@ -71,3 +90,26 @@ def check_question(charter: Charter, question: OpenRound) -> None:
         raise NotInCohort(f"asks {strangers[0]}, who has no part in that", party=owner)
     if len(question.cohort) < smallest:
         raise NotInCohort(f"asks a cohort of {len(question.cohort)}; the charter's minimum is {smallest}", party=owner)
+
+
+def check_offer(
+    charter: Charter, question: OpenRound, open_round: bytes, holder: str, signed: Signed
+) -> tuple[RoundOffer, Abort | None]:
+    """Return a holder's offer of a key for this question, and its abort of the attempt before, if there was one.
+
+    Raises:
+        the errors of `open_signed`, WrongOpenRound, SplitView, BadRecipientKey: what does not agree, naming the holder.
+    """
+    offer = open_signed(charter, signed, RoundOffer, Role.SECURE_WORKER)
+    if offer.holder != holder or signed.signer != holder or offer.open_round != open_round:
+        raise WrongOpenRound("offers a key for another question, or for somebody else", party=signed.signer)
+    abort = None
+    if (offer.aborted is None) is not (question.attempt == 0):
+        raise SplitView("offers another attempt without its abort of the one before", party=holder)
+    if offer.aborted is not None:
+        abort = open_signed(charter, offer.aborted, Abort, Role.SECURE_WORKER)
+        ended = (abort.session, abort.round, abort.attempt)
+        if abort.party != holder or ended != (question.session, question.round, question.attempt - 1):
+            raise SplitView("offers another attempt with the abort of something else", party=holder)
+    check_public_key(offer.key, party=holder)
+    return offer, abort

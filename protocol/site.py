@@ -43,7 +43,7 @@ class LocalLimits(_Line, frozen=True, forbid_unknown_fields=True):
     max_batches: Annotated[int, Meta(ge=0, le=1_000_000)] | None = None
     smallest_cohort: Annotated[int, Meta(ge=1, le=limits.PARTIES)] | None = None
     modes: Annotated[tuple[Mode, ...], Meta(min_length=1)] = SAFE_MODES
-    max_refusals: Annotated[int, Meta(ge=0)] | None = None
+    max_refusals: Annotated[int, Meta(ge=0, le=1_000_000)] | None = None
     """Refusals after which this site takes part in no further round of a session: each refusal tells the model owner
     one bit about a question of its choosing."""
 

@@ -5,10 +5,12 @@ Order is the point: who may sign it (the charter), the signature over the exact 
 
 from typing import TypeVar
 
+from ..crypto.errors import BadSignature
 from ..crypto.identity import Identity, verify
 from ..crypto.labels import digest
 from .charter import Charter, Role
 from .codec import decode_as, encode
+from .errors import WrongRole
 from .messages import Signed, Statement
 
 T = TypeVar("T", bound=Statement)
@@ -26,11 +28,15 @@ def open_signed(charter: Charter, signed: Signed, kind: type[T], *roles: Role) -
     Raises:
         NotInCharter: the signer is no party.
         WrongRole: it is one, with another role.
-        BadSignature: the bytes are not what it signed, or not under this kind's label.
+        BadSignature: the bytes are not what it signed, or not under this kind's label. None of these names a party.
         MalformedMessage: it signed bytes that are no such statement.
     """
-    party = charter.require(signed.signer, *roles) if roles else charter.party(signed.signer)
-    verify(party.signing, kind.label, signed.statement, signed.signature, party=signed.signer)
+    try:
+        party = charter.require(signed.signer, *roles) if roles else charter.party(signed.signer)
+        verify(party.signing, kind.label, signed.statement, signed.signature, party=None)
+    except (WrongRole, BadSignature) as error:
+        # Until a signature verifies it proves nothing about the name beside it: whoever sent this has to answer.
+        raise type(error)(f"passes on what {signed.signer} is said to have signed: {error.reason}") from None
     return decode_as(kind, signed.statement, party=signed.signer)
 
 

@@ -4,8 +4,9 @@ A question (`OpenRound`):
  1. signed by the charter's model owner, decoded canonically
  2. of our charter
  3. of the session that our own nonce went into
- 4. a later round than the last released, or a later attempt at the one that is open
- 5. the only one this model owner signed for that round and attempt: two are evidence, and get no aggregate
+ 4. of a later round than the last released, or a later attempt at the one that is open; or the last one again
+ 5. the only one this model owner signed for that round and attempt, and every attempt at a round asks the same: two
+    questions are evidence, and get no aggregate
  6. for training, held by exactly the secure workers of the charter
  7. a cohort of data owners of the charter, no smaller than the minimum
  8. the charter's plan, weight rule and limits
@@ -25,46 +26,37 @@ from ..crypto.sealing import check_public_key
 from ..protocol.charter import Charter, Role
 from ..protocol.errors import IllegalMessage, OversizedClaim, SplitView, WrongRound, WrongSession
 from ..protocol.messages import OpenRound, Purpose, Signed
-from ..protocol.session import HolderSession, check_question
+from ..protocol.session import check_question, question_digest
 from ..protocol.statements import open_signed, statement_digest
 from ..protocol.vector import vector_bytes
+from .memory import Memory
 
 
-class Questions:
-    """The questions one session has seen: what was asked first for each round and attempt, what was released last."""
+def admit_question(charter: Charter, memory: Memory, room: int, signed: Signed) -> tuple[OpenRound, bytes]:
+    """Return the question and its digest; raises the named error of the first check that fails.
 
-    def __init__(self, charter: Charter, session: HolderSession, memory: int) -> None:
-        self._charter = charter
-        self._session = session
-        self._memory = memory
-        self._asked: dict[tuple[int, int], bytes] = {}
-        self.released = 0
-        """The last round that was released; rounds count from 1."""
-
-    def admit(self, signed: Signed, current: OpenRound | None) -> tuple[OpenRound, bytes]:
-        """Return the question and its digest; raises the named error of the first check that fails."""
-        charter = self._charter
-        owner = charter.model_owner.name
-        question = open_signed(charter, signed, OpenRound, Role.MODEL_OWNER)  # 1
-        name = statement_digest(OpenRound, signed)
-        check_question(charter, question)  # 2, 3, 6, 7, 8: what data owners check too
-        if not self._session.matches(question):  # 3
-            raise WrongSession("asks in another session than the one our nonce opened", party=owner)
-        latest = (current.round, current.attempt) if current is not None else (self.released + 1, 0)
-        if question.round < 1 or (question.round, question.attempt) < latest:  # 4
-            raise WrongRound(f"asks for round {question.round} after round {self.released}", party=owner)
-        if self._asked.get((question.round, question.attempt), name) != name:  # 5
+    `room` is how long a summed vector may be, in bytes. A question that is the last one again passes.
+    """
+    owner = charter.model_owner.name
+    question = open_signed(charter, signed, OpenRound, Role.MODEL_OWNER)  # 1
+    name = statement_digest(OpenRound, signed)
+    check_question(charter, question)  # 2, 3, 6, 7, 8: what data owners check too
+    if memory.session is None or not memory.session.matches(question):  # 3
+        raise WrongSession("asks in another session than the one our nonce opened", party=owner)
+    last = memory.question
+    if last is not None and name != memory.open_round:
+        asked, latest = (question.round, question.attempt), (last.round, last.attempt)
+        if asked < latest or (question.round == last.round and memory.released):  # 4
+            raise WrongRound(f"asks for round {question.round} after round {last.round}", party=owner)
+        if asked == latest:  # 5
             raise SplitView(f"signed two different questions for round {question.round}", party=owner)
-        if question.purpose is not Purpose.TRAIN:  # 6
-            raise IllegalMessage("asks a secure worker to evaluate", party=owner)
-        if vector_bytes(question) > self._memory:  # 9
-            raise OversizedClaim(
-                f"asks for sums of {vector_bytes(question)} bytes; there is room for {self._memory}",
-                party=owner,
-            )
-        check_public_key(question.owner_key, party=owner)  # 10
-        return question, name
-
-    def record(self, question: OpenRound, name: bytes) -> None:
-        """Note that this question was admitted: no other one will be for its round and attempt."""
-        self._asked[(question.round, question.attempt)] = name
+        if question.round == last.round and question_digest(question) != question_digest(last):
+            raise SplitView(f"asks something else in another attempt at round {question.round}", party=owner)
+    if question.round < 1:  # 4
+        raise WrongRound("asks for round 0; rounds count from 1", party=owner)
+    if question.purpose is not Purpose.TRAIN:  # 6
+        raise IllegalMessage("asks a secure worker to evaluate", party=owner)
+    if vector_bytes(question) > room:  # 9
+        raise OversizedClaim(f"asks for sums of {vector_bytes(question)} bytes; there is room for {room}", party=owner)
+    check_public_key(question.owner_key, party=owner)  # 10
+    return question, name

@@ -1,7 +1,10 @@
 """The release gate: the last check before anything leaves a secure worker that data owners' updates went into.
 
-Check, record, act: `decide` raises or returns a frozen record of the release, and only that record lets `machine.py`
-seal an aggregate. Which differences of two releases would give one update away, and which the gate stops:
+Check, record, act: `decide` raises or returns a frozen record of the release, `entries` says what the journal has to
+hold before anything is sent, and only that record lets `machine.py` release an aggregate. The gate asks the journal and
+nothing else, so it forgets nothing when the process ends, a session is over or a charter is renewed.
+
+Which differences of two releases would give one update away, and which the gate stops:
 - the same round released twice over different sets: one release a (session, round), by number
 - the same model released twice over different sets (another session, another charter): by model digest; a training
   plan that is repeated on an unchanged model gives, for one contributor, the same update, and a difference isolates it
@@ -10,10 +13,56 @@ Sets that are the same, or sums over different models, are not stopped; the thre
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from ..protocol.charter import Charter
 from ..protocol.errors import GateShut
+from ..protocol.journal import Entry, Journal
 from ..protocol.messages import OpenRound
+from ..protocol.session import contributor_set
+
+
+class SlotKept(Entry, frozen=True):
+    """A (session, round) that was released, and over which set."""
+
+    kind: ClassVar[str] = "gate slot"
+
+    session: bytes
+    round: int
+    contributors: bytes
+
+    @property
+    def key(self) -> bytes:
+        """Session and round."""
+        return _slot(self.session, self.round)
+
+
+class ModelKept(Entry, frozen=True):
+    """A model, by digest, and over which set a release from it was made."""
+
+    kind: ClassVar[str] = "gate model"
+
+    model: bytes
+    contributors: bytes
+
+    @property
+    def key(self) -> bytes:
+        """The model's digest."""
+        return self.model
+
+
+class SetKept(Entry, frozen=True):
+    """A contributor set, by name; one entry however many releases were over it."""
+
+    kind: ClassVar[str] = "gate set"
+
+    contributors: bytes
+    names: tuple[str, ...]
+
+    @property
+    def key(self) -> bytes:
+        """The digest of the set."""
+        return self.contributors
 
 
 @dataclass(frozen=True)
@@ -27,31 +76,40 @@ class Decision:
 
 
 class ReleaseGate:
-    """What one secure worker has released."""
+    """What one secure worker has released, ever."""
 
-    def __init__(self, charter: Charter) -> None:
+    def __init__(self, charter: Charter, journal: Journal) -> None:
         self._minimum = charter.rules.minimum_cohort
         self._stable = charter.rules.stable_cohort
-        self._slots: dict[tuple[bytes, int], Decision] = {}
-        self._models: dict[bytes, tuple[str, ...]] = {}
-        self._sets: set[frozenset[str]] = set()
+        self._journal = journal
 
     def decide(self, question: OpenRound, contributors: tuple[str, ...]) -> Decision:
-        """Decide the release of this round over these contributors, and record it; raises `GateShut`."""
+        """Decide the release of this round over these contributors; raises `GateShut`. Records nothing yet."""
         if len(contributors) < self._minimum:
             raise GateShut(f"{len(contributors)} contributors; the minimum cohort is {self._minimum}")
-        slot = (question.session, question.round)
-        if slot in self._slots:
+        if self._journal.read(SlotKept, _slot(question.session, question.round)) is not None:
             raise GateShut(f"round {question.round} has been released already")
-        if self._models.get(question.model, contributors) != contributors:
+        before = self._journal.read(ModelKept, question.model)
+        if before is not None and before.contributors != contributor_set(contributors):
             raise GateShut("this very model was released over another contributor set")
-        now = frozenset(contributors)
         if self._stable is not None:
-            changes = [change for earlier in self._sets for change in (earlier - now, now - earlier)]
+            now = frozenset(contributors)
+            released = [frozenset(kept.names) for kept in self._journal.all(SetKept)]
+            changes = [change for earlier in released for change in (earlier - now, now - earlier)]
             if any(0 < len(change) < self._stable for change in changes):
                 raise GateShut(f"the contributor set differs by fewer than {self._stable} from an earlier release's")
-        decision = Decision(question.session, question.round, question.model, contributors)
-        self._slots[slot] = decision
-        self._models[question.model] = contributors
-        self._sets.add(now)
-        return decision
+        return Decision(question.session, question.round, question.model, contributors)
+
+    @staticmethod
+    def entries(decision: Decision) -> tuple[Entry, ...]:
+        """Return what is to be in the journal before anything of this release is sent."""
+        contributors = contributor_set(decision.contributors)
+        return (
+            SlotKept(decision.session, decision.round, contributors),
+            ModelKept(decision.model, contributors),
+            SetKept(contributors, decision.contributors),
+        )
+
+
+def _slot(session: bytes, number: int) -> bytes:
+    return session + number.to_bytes(8, "big")

@@ -1,24 +1,27 @@
 """The secure worker: admits sealed contributions, adds them, releases the sum and nothing else.
 
 It follows `rounds.SECURE_WORKER`. What it may admit is in `admission.py`, what is in the sum in `intake.py`, what it
-may release in `gate.py`; this file is the order of things, and the deadlines.
+may release in `gate.py`, what it remembers in `memory.py`; this file is the order of things, and the deadlines.
 
-A round ends in one of two ways: an aggregate with a signed Close list and a cosigned statement, or a signed abort.
-Who is not heard from is reported as such: the abort of a time-out names whom this party saw nothing of, and accuses
-nobody.
+An attempt at a round ends in one of two ways: an aggregate with a signed Close list and a cosigned statement, or a
+signed abort that lists whose contribution had a receipt. A restart is the second way for an attempt that was collecting
+(total and key were in memory), and neither for one that was released: that is sent again, byte for byte. Who is not
+heard from is reported as such: the abort of a time-out names whom this party saw nothing of, and accuses nobody.
 """
 
 from collections.abc import Callable, Iterable
 from typing import Any, ClassVar
 
 from ..crypto.errors import BadWrappedKey, Misbehaviour
-from ..crypto.identity import Identity, verify
+from ..crypto.identity import Identity
 from ..crypto.labels import Label
 from ..crypto.ring import to_wire
 from ..crypto.sharing import scheme
 from ..protocol import limits
+from ..protocol.aborts import sign_abort
 from ..protocol.charter import Charter, Role
 from ..protocol.errors import (
+    AlreadyContributed,
     GateShut,
     IllegalMessage,
     TooLate,
@@ -27,6 +30,7 @@ from ..protocol.errors import (
     WrongSession,
 )
 from ..protocol.exchange import Exchange, Incoming, Outgoing
+from ..protocol.journal import Journal
 from ..protocol.machine import Drop, Expect, Machine, Permit, Provide
 from ..protocol.messages import (
     Abort,
@@ -35,22 +39,19 @@ from ..protocol.messages import (
     Closed,
     CloseList,
     Cosign,
-    Cosignature,
     Decline,
     Declined,
     Fetch,
     Message,
     OfferRound,
     OfferSession,
+    OpenRound,
     ProposeRound,
     Ready,
     Receipted,
     Refusal,
-    Release,
-    RequestCosignature,
     RequestSession,
     RoundOffer,
-    RoundRecord,
     RoundStatement,
     SessionEnd,
     SessionOffer,
@@ -59,26 +60,13 @@ from ..protocol.messages import (
 )
 from ..protocol.progress import RefusedProgress, RoundClosed, RoundOpened, Said
 from ..protocol.rounds import Phase, Step
-from ..protocol.session import HolderSession, new_nonce, session_id
+from ..protocol.session import HolderSession, new_nonce
 from ..protocol.statements import open_signed, sign, statement_digest
-from .admission import Questions
-from .gate import ReleaseGate
+from .admission import admit_question
+from .attestation import Attestation
+from .gate import Decision
 from .intake import Buffers, Intake
-
-
-class _Attestation:
-    """A round statement while its cosignatures come in."""
-
-    def __init__(self, signed: Signed, expected: Iterable[str]) -> None:
-        self.signed = signed
-        self.digest = statement_digest(RoundStatement, signed)
-        self.expected = set(expected)
-        self.cosignatures: dict[str, Cosignature] = {}
-
-    @property
-    def missing(self) -> set[str]:
-        """Who has not cosigned yet."""
-        return self.expected - set(self.cosignatures)
+from .memory import Memory, ReleaseKept
 
 
 class SecureWorker(Machine):
@@ -91,6 +79,7 @@ class SecureWorker(Machine):
         identity: Identity,
         charter: Charter,
         exchange: Exchange,
+        journal: Journal,
         *,
         serve: bool = False,
         memory: int = limits.VECTOR_MEMORY,
@@ -101,21 +90,19 @@ class SecureWorker(Machine):
         """
         super().__init__(identity, charter, exchange)
         self._serve = serve
-        self._memory = memory
+        self._room = memory
         self._owner = charter.model_owner.name
         self._scheme = scheme(charter.rules.scheme.name)
         self._index = [party.name for party in charter.secure_workers].index(self.name)
-        self._gate = ReleaseGate(charter)
+        self._memory = Memory(charter, self.name, journal)
         self._connected: set[str] = set()
         self._gone: dict[str, float] = {}
         self._written_off: set[str] = set()
-        self._session: HolderSession | None = None
-        self._session_id: bytes | None = None
-        self._questions: Questions | None = None
         self._intake: Intake | None = None
+        self._offer: Signed | None = None
         self._buffers = Buffers()
         self._outgoing: Outgoing | None = None
-        self._attestation: _Attestation | None = None
+        self._attestation: Attestation | None = None
         self._deadline: float | None = None
 
     def handlers(self) -> dict[type[Message], Callable[[str, Any, float], None]]:
@@ -133,9 +120,21 @@ class SecureWorker(Machine):
         }
 
     def start(self, now: float) -> None:
-        """Wait for the model owner."""
-        if not self._serve:
-            self._deadline = now + self.charter.rules.deadlines.join
+        """Wait for the model owner; go on where an earlier process of this party ended."""
+        if self._memory.session is None:
+            if not self._serve:
+                self._deadline = now + self.charter.rules.deadlines.join
+            return
+        # Nobody is connected to a process that has just begun; from now on they count as gone.
+        self._gone.setdefault(self._owner, now)
+        lost = self._memory.lost_attempt
+        if lost is not None:
+            text = f"{self.name} was restarted; what it had added up is gone"
+            receipted = self._memory.receipted()
+            self._memory.abort_attempt(sign_abort(self.identity, lost, Cause.LOCAL, text, receipted=receipted))
+            self.tell(Said(text=f"round {lost.round}: this attempt was lost with an earlier process", warning=True))
+        elif self._memory.released and self._memory.release is not None and not self._memory.release.attested:
+            self._reopen(now)
 
     # --- who is there
 
@@ -143,7 +142,9 @@ class SecureWorker(Machine):
         """Note a connection; whoever comes back before the set is closed may still contribute."""
         self._connected.add(peer)
         self._gone.pop(peer, None)
-        if peer == self._owner and self._session is None and self._deadline is not None:
+        if self._attestation is not None and peer in self._attestation.missing:
+            self._show_release(peer)
+        if peer == self._owner and self._memory.session is None and self._deadline is not None:
             # It waits as long for the data owners from its own start on, and may then begin without some of them.
             self._deadline = now + self.charter.rules.deadlines.join + limits.ABSENCE
 
@@ -157,34 +158,36 @@ class SecureWorker(Machine):
 
     def _on_request_session(self, peer: str, message: RequestSession, now: float) -> None:
         self._from_owner(peer)
-        self._give_up("the model owner opened another session")
-        self._session = HolderSession(self.name, message.owner_nonce, new_nonce())
-        self._questions = Questions(self.charter, self._session, self._memory)
-        self._session_id = None
+        session = self._memory.session
+        # Asked again, over another connection, before anything hangs on it: the same answer.
+        if session is None or session.owner_nonce != message.owner_nonce or self._memory.question is not None:
+            self._end_round("the model owner opened another session")
+            session = HolderSession(self.name, message.owner_nonce, new_nonce())
+            self._memory.offer_session(session)
         self._deadline = None
         offer = SessionOffer(
             charter=self.charter.digest,
-            owner_nonce=message.owner_nonce,
+            owner_nonce=session.owner_nonce,
             holder=self.name,
-            holder_nonce=self._session.nonce,
+            holder_nonce=session.nonce,
         )
         self.send(peer, OfferSession(offer=sign(self.identity, offer)))
 
     def _on_session_over(self, peer: str, message: SessionOver, now: float) -> None:
         self._from_owner(peer)
         end = open_signed(self.charter, message.end, SessionEnd, Role.MODEL_OWNER)
-        if end.session != self._session_id:
+        if end.session != self._memory.session_id:
             raise WrongSession("ends another session", party=peer)
-        self._give_up("the model owner ended the session")
+        self._end_round("the model owner ended the session")
         self._leave(None, f"session over after {end.rounds} round(s)")
 
     def _on_aborted(self, peer: str, message: Aborted, now: float) -> None:
         abort = open_signed(self.charter, message.abort, Abort)
         if message.abort.signer != peer or peer != self._owner:
             raise WrongSender("an abort that is not the model owner's own", party=peer)
-        if abort.session != self._session_id and self._session_id is not None:
+        if abort.session != self._memory.session_id and self._memory.session_id is not None:
             raise WrongSession("aborts another session", party=peer)
-        self._give_up(f"the model owner aborted: {abort.text}")
+        self._end_round(f"the model owner aborted: {abort.text}")
         self._leave(f"{peer} aborted: {abort.cause.value}: {abort.text}", abort.text)
 
     def _on_refusal(self, peer: str, message: Refusal, now: float) -> None:
@@ -192,7 +195,7 @@ class SecureWorker(Machine):
 
     def _leave(self, error: str | None, text: str) -> None:
         """End a session: for good, or until the next."""
-        self._session, self._questions, self._session_id = None, None, None
+        self._memory.leave_session()
         self._buffers = Buffers()
         if self._serve:
             self.tell(Said(text=text, warning=error is not None))
@@ -203,35 +206,63 @@ class SecureWorker(Machine):
 
     def _on_propose_round(self, peer: str, message: ProposeRound, now: float) -> None:
         self._from_owner(peer)
-        if self._questions is None:
+        if self._memory.session is None:
             raise WrongSession("asks without having opened a session with this secure worker", party=peer)
-        current = self._intake
-        collecting = current.question if current is not None and self.phase is Phase.COLLECTING else None
-        question, name = self._questions.admit(message.open_round, collecting)
-        if current is None or current.open_round != name:
-            if self._attestation is not None:
-                self._attest()
-            self._give_up("the model owner asked anew")
-            self._questions.record(question, name)
-            self._session_id = session_id(question.charter, question.owner_nonce, question.holder_nonces)
-            self._intake = current = Intake(question, name, self.exchange, self._scheme, self._index, self._buffers)
-            self._deadline = now + self.charter.rules.deadlines.join + self.charter.rules.deadlines.upload
-            self.move(Step.ROUND_OPEN)
-            for party in set(question.cohort) - self._connected:
-                self._gone.setdefault(party, now)
-            self.tell(RoundOpened(round=question.round, cohort=question.cohort))
-        offer = RoundOffer(open_round=name, holder=self.name, key=current.key.public)
-        self.send(peer, OfferRound(offer=sign(self.identity, offer)))
+        question, name = admit_question(self.charter, self._memory, self._room, message.open_round)
+        if name != self._memory.open_round:
+            self._end_round("the model owner asked anew")
+            before = self._abort_before(question)
+            self._memory.admit_question(message.open_round)
+            self._collect(question, name, before, now)
+        if self._offer is not None:
+            self.send(peer, OfferRound(offer=self._offer))
+        elif self._memory.released:
+            self._reopen(now)
+            self._show_release(peer)
+        elif self._memory.aborted is not None:
+            self.send(peer, Aborted(abort=self._memory.aborted))
+
+    def _abort_before(self, question: OpenRound) -> Signed | None:
+        """Return the signed abort of the attempt before this one: the offer must show it."""
+        if question.attempt == 0:
+            return None
+        known = self._memory.abort_of(question.session, question.round, question.attempt - 1)
+        if known is None:
+            # That attempt never came here, so nothing of it did.
+            text = f"{self.name} was not asked in this attempt"
+            known = sign_abort(self.identity, question, Cause.LOCAL, text, attempt=question.attempt - 1)
+            self._memory.abort_attempt(known)
+        return known
+
+    def _collect(self, question: OpenRound, name: bytes, before: Signed | None, now: float) -> None:
+        self._intake = Intake(question, name, self.exchange, self._scheme, self._index, self._buffers)
+        offer = RoundOffer(open_round=name, holder=self.name, key=self._intake.key.public, aborted=before)
+        self._offer = sign(self.identity, offer)
+        self._deadline = now + self.charter.rules.deadlines.join + self.charter.rules.deadlines.upload
+        self.move(Step.ROUND_OPEN)
+        for party in set(question.cohort) - self._connected:
+            self._gone.setdefault(party, now)
+        self.tell(RoundOpened(round=question.round, cohort=question.cohort))
 
     def _on_ready(self, peer: str, message: Ready, now: float) -> None:
         self.charter.require(peer, Role.DATA_OWNER)
-        if self.phase is not Phase.COLLECTING or self._intake is None:
+        if self._intake is None:
             raise TooLate("announces an upload while no round collects", party=peer)
-        receipt = self._intake.admit(peer, message.head)
+        try:
+            receipt = self._intake.admit(peer, message.head)
+        except AlreadyContributed:
+            # A data owner that was restarted may not know what it had sent; this tells it, and nothing else.
+            self._send_receipt(peer)
+            raise
         if receipt is not None:
             self.send(peer, Receipted(receipt=receipt))
             return
         self._start_uploads()
+
+    def _send_receipt(self, peer: str) -> None:
+        done = self._intake.added.get(peer) if self._intake is not None else None
+        if done is not None and done.receipt is not None:
+            self.send(peer, Receipted(receipt=done.receipt))
 
     def _start_uploads(self) -> None:
         """Start what there is a buffer for; a data owner whose wrapped key does not open is told, the others go on."""
@@ -254,10 +285,11 @@ class SecureWorker(Machine):
     def opened(self, peer: str, incoming: Incoming, sections: tuple[memoryview, ...], now: float) -> None:
         """Add a contribution, sign its receipt, make room for the next."""
         intake = self._intake
-        if intake is None or self.phase is not Phase.COLLECTING or incoming.header.open_round != intake.open_round:
+        if intake is None or incoming.header.open_round != intake.open_round:
             return
         intake.add(peer, incoming, sections[0])
         receipt = sign(self.identity, intake.receipt_for(peer, self.name))
+        self._memory.add_contribution(peer, incoming.header.commitment)
         intake.give_receipt(peer, receipt)
         self.effect(Drop(incoming.subject))
         self.send(peer, Receipted(receipt=receipt))
@@ -275,7 +307,7 @@ class SecureWorker(Machine):
         if decline.party != peer or message.decline.signer != peer:
             raise WrongSender("declines for somebody else", party=peer)
         intake = self._intake
-        if intake is None or self.phase is not Phase.COLLECTING:
+        if intake is None:
             raise TooLate("declines while no round collects", party=peer)
         if decline.open_round != intake.open_round:
             raise WrongOpenRound("declines another round", party=peer)
@@ -290,17 +322,14 @@ class SecureWorker(Machine):
 
     def _close_if_complete(self, now: float) -> None:
         intake = self._intake
-        if intake is None or self.phase is not Phase.COLLECTING:
+        if intake is None:
             return
         outstanding = intake.outstanding
         absent = {party for party in outstanding if now - self._gone.get(party, now) >= limits.ABSENCE}
         self._written_off = absent
-        expired = self._expired(now)
         reachable = len(intake.added) + len(outstanding - absent)
-        if outstanding == absent or expired:
-            self._close(now)
-        elif reachable < self.charter.rules.minimum_cohort:
-            # Waiting for the rest could not bring the round to its minimum.
+        # Where waiting for the rest could not bring the round to its minimum, it ends now.
+        if outstanding == absent or self._expired(now) or reachable < self._minimum:
             self._close(now)
 
     def _close(self, now: float) -> None:
@@ -308,11 +337,10 @@ class SecureWorker(Machine):
         if intake is None:
             return
         # Before the deadline only who is written off is missing; the others were not given their time.
-        expired = self._deadline is not None and now >= self._deadline
-        missing = tuple(sorted(intake.outstanding if expired else self._written_off))
+        missing = tuple(sorted(intake.outstanding if self._expired(now) else self._written_off))
         contributors = tuple(sorted(intake.added))
         try:
-            decision = self._gate.decide(intake.question, contributors)
+            decision = self._memory.gate.decide(intake.question, contributors)
         except GateShut as shut:
             text = shut.reason
             if missing:
@@ -328,51 +356,69 @@ class SecureWorker(Machine):
             declined=tuple(sorted(intake.declined)),
             missing=missing,
         )
-        signed = sign(self.identity, close)
-        total, broken = intake.close()
-        for subject in broken:
-            self.effect(Drop(subject))
-        audience = [self._owner, *intake.question.cohort]
-        self._tell_all(audience, Closed(close=signed))
+        self._release(intake, decision, close, now)
         self.tell(
             RoundClosed(round=decision.round, contributors=contributors, declined=close.declined, missing=missing)
         )
-        self._release(intake, to_wire(total), statement_digest(CloseList, signed), contributors, now)
 
-    def _release(
-        self, intake: Intake, total: memoryview, close: bytes, contributors: tuple[str, ...], now: float
-    ) -> None:
-        question = intake.question
-        outgoing = self.exchange.seal(
+    def _release(self, intake: Intake, decision: Decision, close: CloseList, now: float) -> None:
+        """Seal the total, write set, decision and sealed bytes in one transaction, and only then say anything."""
+        question, signed_close = intake.question, sign(self.identity, close)
+        name = statement_digest(CloseList, signed_close)
+        total, broken = intake.close()
+        sealed = self.exchange.seal(
             Label.AGGREGATE,
             intake.context,
             self._owner,
             question.owner_key,
-            [total],
-            contributors=len(contributors),
-            close=close,
+            [to_wire(total)],
+            contributors=len(decision.contributors),
+            close=name,
         )
-        self._outgoing = outgoing
-        if self._questions is not None:
-            self._questions.released = question.round
-        statement = sign(
-            self.identity,
-            RoundStatement(
-                open_round=intake.open_round,
-                holder=self.name,
-                close=close,
-                contributors=contributors,
-                release=outgoing.subject,
-                commitment=outgoing.commitment,
-            ),
+        statement = RoundStatement(
+            open_round=intake.open_round,
+            holder=self.name,
+            close=name,
+            contributors=decision.contributors,
+            release=sealed.subject,
+            commitment=sealed.commitment,
         )
-        self._attestation = _Attestation(statement, [self._owner, *contributors])
+        kept = ReleaseKept(
+            intake.open_round, signed_close, sealed.head, sealed.commitment, sign(self.identity, statement)
+        )
+        self._memory.decide_release(decision, kept, sealed)
+        for subject in broken:
+            self.effect(Drop(subject))
+        self._reopen(now)
+        self._tell_all([self._owner, *question.cohort], Closed(close=kept.close))
+        for party in (self._owner, *decision.contributors):
+            if party in self._connected:
+                self._show_release(party, closed=False)
+
+    def _reopen(self, now: float) -> None:
+        """Go to where the release is out and its statement is being cosigned: from the journal, whoever wrote it."""
+        kept = self._memory.release
+        if kept is None or self._attestation is not None:
+            return
+        self._intake = self._offer = None
+        self._buffers.wipe()
+        self._outgoing = self._memory.outgoing()
+        self._attestation = Attestation(self.charter, kept)
         self.move(Step.SET_CLOSED)
         deadlines = self.charter.rules.deadlines
         self._deadline = now + deadlines.release + deadlines.statement
-        self.effect(Provide(self._owner, outgoing))
-        self.send(self._owner, Release(head=outgoing.head))
-        self._tell_all([self._owner, *contributors], RequestCosignature(statement=statement))
+
+    def _show_release(self, party: str, *, closed: bool = True) -> None:
+        """Send one party what the round came to: the Close list, to the model owner the release, and the statement."""
+        attestation, outgoing = self._attestation, self._outgoing
+        if attestation is None or outgoing is None:
+            return
+        if closed:
+            self.send(party, attestation.closed)
+        if party == self._owner:
+            self.effect(Provide(party, outgoing))
+            self.send(party, attestation.release)
+        self.send(party, attestation.request)
 
     def _on_fetch(self, peer: str, message: Fetch, now: float) -> None:
         self._from_owner(peer)
@@ -382,13 +428,9 @@ class SecureWorker(Machine):
 
     def _on_cosign(self, peer: str, message: Cosign, now: float) -> None:
         attestation = self._attestation
-        if attestation is None or message.statement != attestation.digest:
+        if attestation is None:
             raise TooLate("cosigns a statement that is not open", party=peer)
-        if message.cosignature.party != peer or peer not in attestation.expected:
-            raise WrongSender("cosigns for somebody else, or took no part", party=peer)
-        key = self.charter.party(peer).identity.signing
-        verify(key, Label.ROUND_STATEMENT, attestation.signed.statement, message.cosignature.signature, party=peer)
-        attestation.cosignatures[peer] = message.cosignature
+        attestation.take(peer, message)
         if peer == self._owner and self._deadline is not None:
             # It has the aggregate, and waits for the record from now on: no longer than the statement may take.
             self._deadline = min(self._deadline, now + self.charter.rules.deadlines.statement)
@@ -396,52 +438,33 @@ class SecureWorker(Machine):
             self._attest()
 
     def _attest(self) -> None:
-        """Send the record of the round, as complete as it is, and forget the round."""
+        """Send the record of the round, as complete as it is, and close the round."""
         attestation = self._attestation
         if attestation is None:
             return
-        absent = tuple(sorted(attestation.missing))
-        record = RoundRecord(
-            statement=attestation.signed,
-            cosignatures=tuple(attestation.cosignatures[name] for name in sorted(attestation.cosignatures)),
-            absent=absent,
-        )
-        self._tell_all(sorted(attestation.expected), record)
+        self._memory.attest()
+        self._tell_all(sorted(attestation.expected), attestation.record())
         self._forget()
         self.move(Step.ATTESTED)
 
     # --- ends
 
     def _abort(self, cause: Cause, text: str, about: tuple[str, ...] = ()) -> None:
-        """Sign an abort, send it to everyone in the round, and leave the session to the model owner."""
+        """Sign the end of this attempt, write it down, and send it to everyone in the round."""
         intake = self._intake
-        if intake is None or self._attestation is not None:
-            # Never for a round that was released: "without an aggregate" would be a lie.
-            self._give_up(text)
+        if intake is None:
             return
-        question = intake.question
-        abort = Abort(
-            session=question.session,
-            round=question.round,
-            attempt=question.attempt,
-            party=self.name,
-            cause=cause,
-            text=text[: limits.TEXT_LENGTH],
-            about=about,
-        )
-        self._tell_all([self._owner, *question.cohort], Aborted(abort=sign(self.identity, abort)))
-        self._give_up(text)
-
-    def _give_up(self, text: str) -> None:
-        """Erase the key and forget the round, if there is one; one that was released gets its record."""
-        if self._attestation is not None:
-            self._attest()
-            return
-        if self._intake is None:
-            return
-        self.tell(Said(text=f"round {self._intake.question.round} ends without a release: {text}", warning=True))
+        abort = sign_abort(self.identity, intake.question, cause, text, about=about, receipted=intake.contributions())
+        self._memory.abort_attempt(abort)
+        self._tell_all([self._owner, *intake.question.cohort], Aborted(abort=abort))
+        self.tell(Said(text=f"round {intake.question.round} ends without a release: {text}", warning=True))
         self._forget()
         self.move(Step.GIVEN_UP)
+
+    def _end_round(self, text: str) -> None:
+        """End what is under way: an attempt in its abort, a release in its record."""
+        self._attest()
+        self._abort(Cause.INTERRUPTED, text)
 
     def _forget(self) -> None:
         if self._intake is not None:
@@ -450,12 +473,12 @@ class SecureWorker(Machine):
         if self._outgoing is not None:
             self.effect(Drop(self._outgoing.subject))
         self._buffers.wipe()
-        self._intake = self._outgoing = self._attestation = self._deadline = None
+        self._intake = self._offer = self._outgoing = self._attestation = self._deadline = None
         self._written_off = set()
 
     def interrupt(self, reason: str, now: float) -> None:
-        """Abort the round, if there is one, and end."""
-        self._abort(Cause.INTERRUPTED, f"{self.name} was stopped by its operator")
+        """End the round, if there is one, and the process; the session stays, for the next process of this party."""
+        self._end_round(f"{self.name} was stopped by its operator")
         self.finish(reason)
 
     # --- time
@@ -466,29 +489,32 @@ class SecureWorker(Machine):
             self._close_if_complete(now)
         elif self.phase is Phase.RELEASED and (self._all_cosigners_gone(now) or self._expired(now)):
             self._attest()
-        lost = self._gone.get(self._owner)
-        if lost is not None and now - lost >= limits.ABSENCE and self._session is not None:
-            self._abort(Cause.TIMEOUT, f"{self._owner} is not connected to {self.name} any more", (self._owner,))
-            self._leave(f"{self._owner} is not connected any more", f"lost {self._owner}")
-        elif not self._serve and self._session is None and self._deadline is not None and now >= self._deadline:
-            waited = self.charter.rules.deadlines.join
-            self.finish(f"no session from {self._owner} within {waited:g} s")
+        if self._serve or self.phase is not Phase.IDLE:
+            return
+        deadlines = self.charter.rules.deadlines
+        waited = deadlines.absence
+        if self._memory.session is None:
+            if self._expired(now):
+                self.finish(f"no session from {self._owner} within {deadlines.join:g} s")
+        elif now - self._gone.get(self._owner, now) >= waited:
+            self._leave(f"{self._owner} is not connected any more, for {waited:g} s", f"lost {self._owner}")
 
     def next_deadline(self) -> float | None:
         """Return when `tick` has something to do."""
         waits = [at + limits.ABSENCE for party, at in self._gone.items() if self._matters(party)]
         if self._deadline is not None:
             waits.append(self._deadline)
+        lost = self._gone.get(self._owner)
+        if lost is not None and not self._serve and self.phase is Phase.IDLE and self._memory.session is not None:
+            waits.append(lost + self.charter.rules.deadlines.absence)
         return min(waits, default=None)
 
     def _matters(self, party: str) -> bool:
-        if party == self._owner:
-            return self._session is not None
         if party in self._written_off:
             return False
-        if self.phase is Phase.RELEASED and self._attestation is not None:
+        if self._attestation is not None:
             return party in self._attestation.missing
-        return self.phase is Phase.COLLECTING and self._intake is not None and party in self._intake.outstanding
+        return self._intake is not None and party in self._intake.outstanding
 
     def _expired(self, now: float) -> bool:
         return self._deadline is not None and now >= self._deadline

@@ -21,6 +21,7 @@ from ..protocol import limits
 from ..protocol.charter import Charter, Mode, Role, Rules, SchemeName
 from ..protocol.charter import Party as CharterParty
 from ..protocol.exchange import Exchange, Handled
+from ..protocol.journal import Journal
 from ..protocol.lanes.memory_lanes import Delivery, MemoryLanes, MemoryNetwork
 from ..protocol.machine import Machine
 from ..protocol.party import InlineExecutor, Party
@@ -148,6 +149,7 @@ class Federation:
         self.handled: dict[str, list[Handled]] = {name: [] for name in self.roles}
         """What each party sealed and opened."""
         self.machines: dict[str, Machine] = {}
+        self.journals: dict[str, Journal] = {}
         self.parties: dict[str, Party] = {}
         self.lanes: dict[str, MemoryLanes] = {}
         self.model: GlobalModel = owner_task.global_model(
@@ -181,19 +183,20 @@ class Federation:
 
     def _machine(self, name: str) -> Machine:
         identity, role = self.identities[name], self.roles[name]
+        journal = self.journals.setdefault(name, Journal.of(identity, role))
         exchange = self._exchanges.get(name, Exchange)(identity, self.charter, self.handled[name].append)
         if role is Role.MODEL_OWNER:
             owner: MachineClass = self._classes.get(name, ModelOwner)
-            return owner(identity, self.charter, exchange, self.plan, self.model, self.store)
+            return owner(identity, self.charter, exchange, journal, self.plan, self.model, self.store)
         if role is Role.SECURE_WORKER:
             worker: MachineClass = self._classes.get(name, SecureWorker)
-            return worker(identity, self.charter, exchange)
+            return worker(identity, self.charter, exchange, journal)
         task = self.plan.task
         # The site looks a factory up by its name only to load it; here the trainer is given.
         entry = TaskEntry(factory="tertium.learning.numpy_task:NumpyTask")
         site = Site(limits=self.limits_of.get(name, LocalLimits()), tasks={task: entry})
         recipient: MachineClass = self._classes.get(name, DataOwner if role is Role.DATA_OWNER else Evaluator)
-        return recipient(identity, self.charter, exchange, site, {task: self.tasks[name].trainer()})
+        return recipient(identity, self.charter, exchange, journal, site, {task: self.tasks[name].trainer()})
 
     def _add(self, name: str) -> None:
         machine = self.machines[name] = self._machine(name)

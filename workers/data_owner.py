@@ -12,24 +12,37 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+import msgspec
+
 from ..crypto.errors import Misbehaviour
 from ..crypto.identity import Identity
 from ..crypto.labels import Buffer, Label, digest
 from ..crypto.ring import Words, to_wire
+from ..crypto.sealing import new_salt
 from ..crypto.sharing import scheme
 from ..crypto.sharing.base import Seed
 from ..learning.task import LocalUpdate, Trainer
 from ..protocol.charter import Charter, Role
-from ..protocol.errors import IllegalMessage, NotInCohort, PeerLost, SplitView, WrongOpenRound, WrongSender
+from ..protocol.errors import (
+    GateShut,
+    IllegalMessage,
+    NotInCohort,
+    PeerLost,
+    SplitView,
+    TooLate,
+    WrongAttempt,
+    WrongOpenRound,
+    WrongSender,
+)
 from ..protocol.exchange import Exchange, Outgoing
+from ..protocol.journal import Journal
 from ..protocol.machine import Dial, Drop, Provide, Work
 from ..protocol.messages import (
+    Abort,
     Closed,
     CloseList,
     Cosign,
     Cosignature,
-    Decline,
-    Declined,
     Grant,
     Message,
     OpenRound,
@@ -44,14 +57,17 @@ from ..protocol.messages import (
 )
 from ..protocol.progress import RoundClosed, Said, TrainedLocally
 from ..protocol.rounds import Phase, Step
+from ..protocol.session import contributor_set, question_digest
 from ..protocol.site import Site
-from ..protocol.statements import open_signed, sign, statement_digest
+from ..protocol.statements import open_signed, statement_digest
 from ..protocol.training import Layout, WeightRule
 from ..protocol.vector import encode_vector
+from .memory import KEPT, SentKept
 from .recipient import Asked, Recipient
 
 RETRY = 1.0
 """Seconds before an upload that broke off is announced again."""
+_OF_ANOTHER_ATTEMPT = (TooLate.code, WrongAttempt.code)
 
 
 @dataclass
@@ -67,17 +83,28 @@ class _Upload:
 
 @dataclass
 class _Sent:
-    """What this party remembers of a round it contributed to: digests, no content."""
+    """What this party holds holders to, for an attempt it sealed a contribution for: digests, no content."""
 
-    round: int
-    open_round: bytes
-    cohort: tuple[str, ...]
-    commitments: dict[str, bytes]
-    receipted: bool = False
+    kept: SentKept
     close: dict[str, bytes] = field(default_factory=dict)
     contributors: dict[str, tuple[str, ...]] = field(default_factory=dict)
     recorded: set[str] = field(default_factory=set)
     statements: dict[str, bytes] = field(default_factory=dict)
+
+    @property
+    def receipted(self) -> bool:
+        """Whether every holder gave a receipt."""
+        return set(self.kept.receipts) == set(self.kept.commitments)
+
+
+@dataclass(frozen=True)
+class _Vector:
+    """An encoded vector, until its round is over: another attempt takes the same one."""
+
+    question: bytes
+    words: Words = field(repr=False)
+    salt: bytes
+    digest: bytes
 
 
 @dataclass(frozen=True)
@@ -94,13 +121,22 @@ class DataOwner(Recipient):
     purpose = Purpose.TRAIN
 
     def __init__(
-        self, identity: Identity, charter: Charter, exchange: Exchange, site: Site, trainers: dict[str, Trainer]
+        self,
+        identity: Identity,
+        charter: Charter,
+        exchange: Exchange,
+        journal: Journal,
+        site: Site,
+        trainers: dict[str, Trainer],
     ) -> None:
-        super().__init__(identity, charter, exchange, site, trainers)
+        super().__init__(identity, charter, exchange, journal, site, trainers)
         self._holders = tuple(party.name for party in charter.secure_workers)
         self._scheme = scheme(charter.rules.scheme.name)
         self._uploads: dict[str, _Upload] = {}
-        self._sent: list[_Sent] = []
+        self._sent = [_Sent(kept) for kept in self.memory.sent()]
+        self._training: bytes | None = None
+        """The question the job under way trains for, whichever attempt wants its result."""
+        self._vector: _Vector | None = None
 
     @property
     def essential(self) -> tuple[str, ...]:
@@ -124,6 +160,48 @@ class DataOwner(Recipient):
         if upload is not None and self.phase is Phase.UPLOADING and not upload.receipted:
             self._announce(upload)
 
+    # --- an invitation
+
+    def second_line(self, question: OpenRound) -> str | None:
+        """A sum from this very model that we are in: another one may be over exactly the same set, or without us."""
+        summed = self.memory.summed(question.model)
+        if summed is None:
+            return None
+        if (summed.session, summed.round) == (question.session, question.round):
+            return "this round has been closed already"
+        if summed.contributors != contributor_set(question.cohort):
+            return "this very model was summed over another set of contributors"
+        return None
+
+    def check_abort(self, abort: Abort) -> None:
+        """An attempt that is aborted lists whose contribution had a receipt; ours must not be missing."""
+        for sent in self._sent:
+            kept = sent.kept
+            if (kept.session, kept.round, kept.attempt) != (abort.session, abort.round, abort.attempt):
+                continue
+            listed = [entry.commitment for entry in abort.receipted if entry.party == self.name]
+            ours = kept.commitments.get(abort.party, ())
+            if (abort.party in kept.receipts and not listed) or set(listed) - set(ours):
+                raise SplitView("aborted without the contribution it gave a receipt for", party=abort.party)
+
+    def taken_part(self, open_round: bytes) -> bool:
+        """Whether every holder has given a receipt."""
+        return any(sent.kept.open_round == open_round and sent.receipted for sent in self._sent)
+
+    def resume(self, asked: Asked, now: float) -> bool:
+        """Take the vector of the attempt before, or wait for the training that is under way for it."""
+        question = question_digest(asked.question)
+        if self._vector is not None and self._vector.question == question:
+            asked.deadline = now + self.charter.rules.deadlines.upload
+            self._seal(asked, self._vector)
+            return True
+        self._vector = None
+        if self._training == question:
+            asked.deadline = now + self.charter.rules.deadlines.upload
+            self.move(Step.RESUMED)
+            return True
+        return False
+
     # --- training
 
     def model_arrived(self, asked: Asked, now: float) -> None:
@@ -139,14 +217,22 @@ class DataOwner(Recipient):
             question.round.to_bytes(8, "big"),
             self.name.encode(),
         )
-        self.effect(Work(asked.open_round.hex(), lambda: _train(trainer, question, layout, model, stream)))
+        self._training = question_digest(question)
+        self.effect(Work(self._training.hex(), lambda: _train(trainer, question, layout, model, stream)))
 
     def worked(self, tag: str, result: Any, now: float) -> None:
         """Seal what was trained, or decline."""
-        asked = self.asked
-        if asked is None or asked.open_round.hex() != tag or self.phase is not Phase.TRAINING:
+        if self._training is None or self._training.hex() != tag:
             return
-        if not isinstance(result, _Trained):
+        trained, self._training = self._training, None
+        asked = self.asked if self.phase is Phase.TRAINING else None
+        if isinstance(result, _Trained):
+            salt = new_salt()
+            words = result.words
+            self._vector = _Vector(trained, words, salt, digest(Label.VECTOR, salt, to_wire(words)))
+        if asked is None or question_digest(asked.question) != trained:
+            return  # between two attempts, or for a round that is over
+        if not isinstance(result, _Trained) or self._vector is None:
             # Why training failed depends on the data: it is for this site's operator alone.
             reason = "no examples, so no weight" if result is None else str(result)
             self.tell(Said(text=f"round {asked.question.round}: declined: {reason}", warning=result is not None))
@@ -156,27 +242,61 @@ class DataOwner(Recipient):
         question, update = asked.question, result.update
         figures = dict(zip(question.training.metrics, update.metrics, strict=True))
         self.tell(TrainedLocally(question.round, update.examples, figures, result.seconds))
-        shares = self._scheme.dealer(question.plan, question.words).split(result.words)
+        self._seal(asked, self._vector)
+
+    def _seal(self, asked: Asked, vector: _Vector) -> None:
+        """Seal one share a holder, fresh; the vector is the one of every attempt at this round."""
+        question = asked.question
+        earlier = [sent for sent in self._sent if sent.kept.question == vector.question]
+        if any(digest(Label.VECTOR, sent.kept.salt, to_wire(vector.words)) != sent.kept.vector for sent in earlier):
+            # Two vectors of one party for one model: their difference would be more than one contribution says.
+            self.tell(Said(text=f"round {question.round}: declined: training came out otherwise", warning=True))
+            self.decline(asked, "training came out otherwise than before this party was restarted")
+            self.give_up(None)
+            return
+        shares = self._scheme.dealer(question.plan, question.words).split(vector.words)
         for holder, share in zip(self._holders, shares, strict=True):
             section = memoryview(share.seed) if isinstance(share, Seed) else to_wire(share)
             outgoing = self.exchange.seal(
                 Label.CONTRIBUTION, asked.context, holder, asked.holder_keys[holder], [section]
             )
             self._uploads[holder] = _Upload(holder, outgoing)
-        self._sent.append(
-            _Sent(
-                question.round,
-                asked.open_round,
-                question.cohort,
-                {holder: upload.outgoing.commitment for holder, upload in self._uploads.items()},
-            )
-        )
-        # A later round's record makes an earlier one's old news; two cover a record that is late.
-        self._miss_records(self._sent[:-2])
-        del self._sent[:-2]
+        self._remember_sent(asked, vector)
         self.move(Step.TRAINED)
         for upload in self._uploads.values():
             self._announce(upload)
+
+    def _remember_sent(self, asked: Asked, vector: _Vector) -> None:
+        question, before = asked.question, self._find_sent(asked.open_round)
+        earlier = before.kept.commitments if before is not None else {}
+        commitments = {
+            holder: (*earlier.get(holder, ()), upload.outgoing.commitment) for holder, upload in self._uploads.items()
+        }
+        kept = SentKept(
+            session=question.session,
+            round=question.round,
+            attempt=question.attempt,
+            open_round=asked.open_round,
+            question=vector.question,
+            model=question.model,
+            cohort=question.cohort,
+            salt=vector.salt,
+            vector=vector.digest,
+            commitments=commitments,
+            receipts=before.kept.receipts if before is not None else {},
+        )
+        self.memory.seal_update(kept)
+        if before is not None:
+            before.kept = kept
+            return
+        self._sent.append(_Sent(kept))
+        rounds = sorted({sent.kept.round for sent in self._sent})[-KEPT:]
+        # A later round's record makes an earlier one's old news; two cover a record that is late.
+        self._miss_records([sent for sent in self._sent if sent.kept.round not in rounds])
+        self._sent = [sent for sent in self._sent if sent.kept.round in rounds]
+
+    def _find_sent(self, open_round: bytes) -> _Sent | None:
+        return next((sent for sent in self._sent if sent.kept.open_round == open_round), None)
 
     # --- uploading
 
@@ -212,6 +332,9 @@ class DataOwner(Recipient):
         """A holder that refuses the upload for good ends the round for us; anything else is only said."""
         super().on_refusal(peer, message, now)
         upload = self._uploads.get(peer)
+        if message.code in _OF_ANOTHER_ATTEMPT:
+            # It was restarted, or has closed: what it says next, or what the model owner asks next, decides.
+            return
         if upload is not None and self.asked is not None and message.about == upload.outgoing.subject:
             # Said to all, so that nobody waits until the deadline for what will not come.
             self.decline(self.asked, message.code)
@@ -220,16 +343,20 @@ class DataOwner(Recipient):
     def _on_receipted(self, peer: str, message: Receipted, now: float) -> None:
         receipt = open_signed(self.charter, message.receipt, Receipt, Role.SECURE_WORKER)
         upload = self._uploads.get(peer)
+        sent = self._find_sent(receipt.open_round)
         if upload is None or self.asked is None:
             raise IllegalMessage("receipts what was not sent", party=peer)
         if receipt.holder != peer or message.receipt.signer != peer or receipt.contributor != self.name:
             raise WrongSender("sends a receipt that is not its own, or not ours", party=peer)
-        if (receipt.open_round, receipt.header, receipt.commitment) != (
-            self.asked.open_round,
-            upload.outgoing.subject,
-            upload.outgoing.commitment,
-        ):
+        current = (upload.outgoing.subject, upload.outgoing.commitment)
+        if sent is None or receipt.open_round != self.asked.open_round:
             raise WrongOpenRound("receipts something else than was sent", party=peer)
+        # One that was sealed before a restart may be the one that is in the total; its header is not remembered.
+        earlier = receipt.commitment != current[1] and receipt.commitment in sent.kept.commitments[peer]
+        if not earlier and (receipt.header, receipt.commitment) != current:
+            raise WrongOpenRound("receipts something else than was sent", party=peer)
+        sent.kept = msgspec.structs.replace(sent.kept, receipts={**sent.kept.receipts, peer: message.receipt})
+        self.memory.take_receipt(sent.kept)
         self._receipted(self.asked, upload, now)
 
     def _receipted(self, asked: Asked, upload: _Upload, now: float) -> None:
@@ -239,32 +366,33 @@ class DataOwner(Recipient):
             deadlines = self.charter.rules.deadlines
             # The holders wait for others until their own deadline, which began when they offered a key, before us.
             asked.deadline = now + deadlines.join + deadlines.upload + deadlines.close
-            # The update and its shares have left; nothing here needs them any more.
+            # The shares have left; the vector stays until the set is closed, for another attempt.
             self._uploads.clear()
-            self._sent[-1].receipted = True
             asked.model = None
             self.move(Step.RECEIPTED)
 
     # --- what holders sign afterwards
 
     def _remembered(self, peer: str, open_round: bytes) -> _Sent:
-        for sent in reversed(self._sent):
-            if sent.open_round == open_round:
-                return sent
-        raise WrongOpenRound("speaks of a round this party took no part in", party=peer)
+        sent = self._find_sent(open_round)
+        if sent is None:
+            raise WrongOpenRound("speaks of a round this party took no part in", party=peer)
+        return sent
 
-    def _miss_records(self, rounds: list[_Sent]) -> None:
+    def _miss_records(self, attempts: list[_Sent]) -> None:
         """Say which receipted contributions never came back in a record: a list we alone were shown looks like that."""
-        for sent in rounds:
-            silent = sorted(set(sent.commitments) - sent.recorded) if sent.receipted else []
-            if silent:
+        for sent in attempts:
+            silent = sorted(set(sent.kept.commitments) - sent.recorded) if sent.receipted else []
+            last = not any(other.kept.attempt > sent.kept.attempt for other in attempts if _same_round(other, sent))
+            if silent and last:
                 text = f"no record of our contribution from {', '.join(silent)}; it may not be in the sum"
-                self.tell(Said(text=f"round {sent.round}: {text}", warning=True))
+                self.tell(Said(text=f"round {sent.kept.round}: {text}", warning=True))
 
     def finish(self, error: str | None = None) -> None:
         """End; a contribution that no record names is said before."""
         if not self.finished:
             self._miss_records(self._sent)
+            self._vector = None
         super().finish(error)
 
     def _on_closed(self, peer: str, message: Closed, now: float) -> None:
@@ -273,37 +401,53 @@ class DataOwner(Recipient):
             raise WrongSender("passes on somebody else's Close list", party=peer)
         ours = [entry.commitment for entry in close.contributions if entry.party == self.name]
         current = self.asked if self.asked is not None and self.asked.open_round == close.open_round else None
-        upload = self._uploads.get(peer)
-        if current is not None and upload is not None and ours == [upload.outgoing.commitment] and not upload.receipted:
-            # The receipt was lost with a connection. The list says the same, signed, and to everybody.
-            self._receipted(current, upload, now)
-        if current is not None and self.phase not in (Phase.CONTRIBUTED, Phase.CLOSED):
-            if ours and (upload is None or ours != [upload.outgoing.commitment]):
+        sent = self._find_sent(close.open_round)
+        if sent is None:
+            if ours:
                 raise SplitView("closed with a contribution that was not sent", party=peer)
-            if not ours:
+            if current is not None:
+                self.give_up(f"{peer} closed without us")
+            elif self.memory.answer is None or self.memory.answer.open_round != close.open_round:
+                raise WrongOpenRound("speaks of a round this party took no part in", party=peer)
+            return
+        sent_it = bool(ours) and ours[0] in sent.kept.commitments[peer]
+        if peer in sent.kept.receipts and not sent_it:
+            raise SplitView("receipted our contribution and closed without it", party=peer)
+        if not ours:
+            if current is not None:
                 self.give_up(f"{peer} closed without us")
             return
-        if close.open_round in self._seen.values() and close.open_round not in {sent.open_round for sent in self._sent}:
-            return  # declined, or given up: there is nothing of ours to hold it to
-        sent = self._remembered(peer, close.open_round)
-        if not sent.receipted:
-            return
-        # Checked for a round that is over here too: a second list is evidence whenever it comes.
-        if ours != [sent.commitments[peer]]:
-            raise SplitView("receipted our contribution and closed without it", party=peer)
-        if len(close.contributors) < self.charter.rules.minimum_cohort or set(close.contributors) - set(sent.cohort):
-            raise NotInCohort("closed over a set the question does not allow", party=peer)
-        name = statement_digest(CloseList, message.close)
-        if sent.close.setdefault(peer, name) != name:
-            raise SplitView("closed one round over two contributor sets", party=peer)
-        sent.contributors[peer] = close.contributors
+        if not sent_it:
+            raise SplitView("closed with a contribution that was not sent", party=peer)
+        self._take_close(peer, sent, close, statement_digest(CloseList, message.close))
         if current is None:
             return
+        upload = self._uploads.get(peer)
+        if upload is not None and not upload.receipted:
+            # The receipt was lost with a connection. The list says the same, signed, and to everybody.
+            self._receipted(current, upload, now)
         deadlines = self.charter.rules.deadlines
         current.deadline = now + deadlines.release + deadlines.statement
         if self.phase is Phase.CONTRIBUTED and set(sent.close) == set(self._holders):
-            self.tell(RoundClosed(sent.round, close.contributors, close.declined, close.missing))
+            self.tell(RoundClosed(sent.kept.round, close.contributors, close.declined, close.missing))
             self.move(Step.SET_CLOSED)
+
+    def _take_close(self, peer: str, sent: _Sent, close: CloseList, name: bytes) -> None:
+        """Check a list that we are on, of a round that is open or over: a second list is evidence whenever it comes."""
+        minimum = self.charter.rules.minimum_cohort
+        if len(close.contributors) < minimum or set(close.contributors) - set(sent.kept.cohort):
+            raise NotInCohort("closed over a set the question does not allow", party=peer)
+        if sent.close.get(peer, name) != name:
+            raise SplitView("closed one round over two contributor sets", party=peer)
+        summed = self.memory.summed(sent.kept.model)
+        if summed is not None and summed.contributors != contributor_set(close.contributors):
+            raise GateShut("closed over another set than a sum from this very model was made over", party=peer)
+        if summed is None:
+            self.memory.close_set(sent.kept, close.contributors)
+        sent.close[peer] = name
+        sent.contributors[peer] = close.contributors
+        if self._vector is not None and self._vector.question == sent.kept.question:
+            self._vector = None  # there is no other attempt at a round that is closed
 
     def _on_request_cosignature(self, peer: str, message: RequestCosignature, now: float) -> None:
         statement = open_signed(self.charter, message.statement, RoundStatement, Role.SECURE_WORKER)
@@ -326,17 +470,11 @@ class DataOwner(Recipient):
         sent.recorded.add(peer)
         if self.asked is not None and self.asked.open_round == statement.open_round and self.phase is Phase.CLOSED:
             self.asked.key.erase()
+            self._over = self.asked.open_round
             self.asked = None
             self.move(Step.ATTESTED)
 
     # --- ends
-
-    def decline(self, asked: Asked, reason: str) -> None:
-        """Tell owner and holders that this party is not in the sum, and nothing else."""
-        self._refusals += 1  # whatever the reason: each is one bit about a question the owner chose
-        statement = sign(self.identity, Decline(open_round=asked.open_round, party=self.name))
-        for peer in self.essential:
-            self.send(peer, Declined(decline=statement))
 
     def set_aside(self) -> None:
         """Drop what was to be uploaded."""
@@ -358,6 +496,10 @@ class DataOwner(Recipient):
         if other is not None:
             waits.append(other)
         return min(waits, default=None)
+
+
+def _same_round(one: _Sent, other: _Sent) -> bool:
+    return (one.kept.session, one.kept.round) == (other.kept.session, other.kept.round)
 
 
 def _train(trainer: Trainer, question: OpenRound, layout: Layout, model: Buffer, stream: bytes) -> _Trained | None:

@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 from ..protocol.charter import Role
 from ..protocol.errors import WrongSender
 from ..protocol.machine import Work
-from ..protocol.messages import Decline, Declined, Evaluated, Evaluation, Purpose
+from ..protocol.messages import Evaluated, Evaluation, Purpose
 from ..protocol.progress import Said, Scored
 from ..protocol.rounds import Step
 from ..protocol.statements import sign
@@ -51,6 +51,5 @@ class Evaluator(Recipient):
 
     def decline(self, asked: Asked, reason: str) -> None:
         """Say that nothing was scored; why is for our operator alone."""
-        statement = Decline(open_round=asked.open_round, party=self.name)
-        self.send(self.owner, Declined(decline=sign(self.identity, statement)))
+        super().decline(asked, reason)
         self.tell(Said(text=f"round {asked.question.round}: not scored: {reason}", warning=True))

@@ -4,12 +4,15 @@ What an invitation is held to, numbered; the first failure refuses it by name an
  1. the OpenRound is signed by the charter's model owner, decoded canonically
  2. it agrees with the charter: holders, plan, weight rule, limits, cohort (`session.check_question`)
  3. it asks for what this role does, and names this party
- 4. it is later than what this party answered last in this session
- 5. it is the only OpenRound this party has seen for its round and attempt: two are evidence against the model owner
- 6. every holder offers a key for exactly this OpenRound, signed by itself, in the order of the charter
+ 4. it is no earlier than what this party, or an earlier process of it, answered last in this session
+ 5. it is the only OpenRound this party has seen for its round and attempt, and asks what other attempts at its round
+    asked: two questions are evidence against the model owner
+ 6. every holder offers a key for exactly this OpenRound, signed by itself, in the order of the charter; from the second
+    attempt on with its own abort of the one before, which lists us if it gave us a receipt
  7. a model can be sealed to us and shares to them: their keys are keys
 Then the site's own file decides, and only "declined" leaves the site. The model that comes after is taken only if
-layout and bytes have the digests the OpenRound names, which every other data owner's copy has too.
+layout and bytes have the digests the OpenRound names, which every other data owner's copy has too. An invitation that
+is the last one again (a connection was lost, or one of us was restarted) is answered again, or not at all.
 """
 
 from abc import abstractmethod
@@ -22,9 +25,9 @@ import msgspec
 from ..crypto.errors import BadBody, Misbehaviour
 from ..crypto.identity import Identity
 from ..crypto.labels import Label
-from ..crypto.sealing import RoundKey, check_public_key
+from ..crypto.sealing import RoundKey
 from ..learning.task import Trainer
-from ..protocol import limits
+from ..protocol.aborts import sign_abort
 from ..protocol.charter import Charter, Role
 from ..protocol.errors import (
     IllegalMessage,
@@ -39,12 +42,15 @@ from ..protocol.errors import (
     WrongSession,
 )
 from ..protocol.exchange import Exchange, Incoming, RoundContext
+from ..protocol.journal import Journal
 from ..protocol.machine import Dial, Drop, Expect, Machine
 from ..protocol.messages import (
     Abort,
     Aborted,
     Acceptance,
     Cause,
+    Decline,
+    Declined,
     Fetch,
     Grant,
     Invitation,
@@ -53,7 +59,6 @@ from ..protocol.messages import (
     Purpose,
     Refusal,
     RoundKeyStatement,
-    RoundOffer,
     SealedHead,
     SendModel,
     SessionEnd,
@@ -61,10 +66,11 @@ from ..protocol.messages import (
 )
 from ..protocol.progress import Said
 from ..protocol.rounds import Phase, Step
-from ..protocol.session import check_question
+from ..protocol.session import check_offer, check_question, question_digest
 from ..protocol.site import Site
 from ..protocol.statements import open_signed, sign, statement_digest
 from ..protocol.training import Layout, model_digest
+from .memory import Memory
 
 
 @dataclass
@@ -78,6 +84,8 @@ class Asked:
     context: RoundContext
     deadline: float
     head: SealedHead | None = None
+    fetching: bool = False
+    """Whether the body of `head` was asked for over the connection that is up now."""
     layout: Layout | None = None
     model: memoryview | None = field(default=None, repr=False)
     """A read-only view of the buffer the model was opened to; it is not copied."""
@@ -89,20 +97,29 @@ class Recipient(Machine):
     purpose: Purpose
 
     def __init__(
-        self, identity: Identity, charter: Charter, exchange: Exchange, site: Site, trainers: dict[str, Trainer]
+        self,
+        identity: Identity,
+        charter: Charter,
+        exchange: Exchange,
+        journal: Journal,
+        site: Site,
+        trainers: dict[str, Trainer],
     ) -> None:
         """`trainers` are this site's own, by the task names its file gives them."""
         super().__init__(identity, charter, exchange)
+        self.memory = Memory(charter, journal)
         self.site = site
         self.trainers = trainers
         self.owner = charter.model_owner.name
         self.asked: Asked | None = None
         self.session: bytes | None = None
-        self._seen: dict[tuple[int, int], bytes] = {}
+        self._over: bytes | None = None
+        """The OpenRound that this process answered and has done with."""
+        self._last: OpenRound | None = None
         self._connected: set[str] = set()
         self._lost: dict[str, tuple[float, str]] = {}
         self._started = 0.0
-        self._refusals = 0
+        self.refusals = 0
 
     # --- for a role
 
@@ -116,7 +133,31 @@ class Recipient(Machine):
         """Go on with a model that is the one the question names."""
 
     def decline(self, asked: Asked, reason: str) -> None:
-        """Take no part in a round; `reason` is for this site's operator only."""
+        """Take no part in a round, and say so; `reason` is for this site's operator only."""
+        self.refusals += 1  # whatever the reason: each is one bit about a question the owner chose
+        self.memory.decline(asked.question, asked.open_round, refusals=self.refusals)
+        self.say_declined(asked)
+
+    def say_declined(self, asked: Asked) -> None:
+        """Tell owner and holders that this party takes no part, and nothing else."""
+        statement = sign(self.identity, Decline(open_round=asked.open_round, party=self.name))
+        for peer in self.essential:
+            self.send(peer, Declined(decline=statement))
+
+    def second_line(self, question: OpenRound) -> str | None:
+        """Return why this party's own record of earlier sums keeps it out of this question, or None."""
+        return None
+
+    def check_abort(self, abort: Abort) -> None:
+        """Hold a holder's abort of an attempt to what this party has from it."""
+
+    def taken_part(self, open_round: bytes) -> bool:
+        """Whether this party's part in this very attempt is done, in this process or an earlier one."""
+        return False
+
+    def resume(self, asked: Asked, now: float) -> bool:
+        """Go on with what another attempt at this round has left, without the model; False if there is nothing."""
+        return False
 
     def set_aside(self) -> None:
         """Forget what a role keeps of a round beyond `asked`."""
@@ -136,6 +177,10 @@ class Recipient(Machine):
         """Note a lost connection."""
         self._connected.discard(peer)
         self._lost.setdefault(peer, (now, reason))
+        if peer == self.owner and self.asked is not None and self.asked.head is not None:
+            # What was asked for over that connection does not come; the invitation that follows the next one tells.
+            self.asked.fetching = False
+            self.effect(Drop(self.asked.head.subject))
         # Between rounds this may be the orderly end, whose last message comes over another connection.
         self.tell(Said(text=f"not connected to {peer}: {reason}", warning=self.phase is not Phase.IDLE))
 
@@ -154,29 +199,52 @@ class Recipient(Machine):
 
     def _on_invitation(self, peer: str, message: Invitation, now: float) -> None:
         asked = self._admit(peer, message, now)  # 1 to 7
-        question = asked.question
+        question, name, before = asked.question, asked.open_round, self.memory.answer
+        if (
+            before is not None
+            and before.open_round == name
+            and not self._begin_again(peer, asked, declined=before.declined)
+        ):
+            return
         if question.session != self.session:
+            self.refusals = before.refusals if before is not None and before.session == question.session else 0
             self.session = question.session
-            self._seen.clear()
-            self._refusals = 0
-        self._seen[(question.round, question.attempt)] = asked.open_round
         self.give_up("the model owner asks anew")
-        self.asked = asked
+        reason = self._site_refuses(question) or self.second_line(question)
+        if reason is None:
+            self.memory.take_invitation(question, name, refusals=self.refusals)
+        self.asked, self._last, self._over = asked, question, None
         self.move(Step.ACCEPTED)
-        reason = self._site_refuses(question)
         if reason is not None:
             self.tell(Said(text=f"round {question.round}: declined: {reason}", warning=True))
             self.decline(asked, reason)
             self.give_up(None)
-            return
+        elif not self.resume(asked, now):
+            self._accept(peer, asked)
+
+    def _accept(self, peer: str, asked: Asked) -> None:
         statement = RoundKeyStatement(open_round=asked.open_round, party=self.name, key=asked.key.public)
         self.send(peer, Acceptance(key=sign(self.identity, statement)))
+
+    def _begin_again(self, peer: str, again: Asked, *, declined: bool) -> bool:
+        """Answer the last invitation again, or return True if this process is to answer it from the start."""
+        asked = self.asked
+        if asked is not None and asked.open_round == again.open_round:
+            if self.phase in (Phase.INVITED, Phase.RECEIVING):
+                self._accept(peer, asked)
+            return False
+        if declined:
+            self.say_declined(again)
+            return False
+        if self._over == again.open_round:
+            raise WrongRound(f"asks for round {again.question.round} a second time", party=peer)
+        return not self.taken_part(again.open_round)
 
     def _site_refuses(self, question: OpenRound) -> str | None:
         """Return why this site takes no part, for its own operator, or None."""
         most = self.site.limits.max_refusals
-        if most is not None and self._refusals > most:
-            return f"this site has declined {self._refusals} rounds, more than limits.max_refusals"
+        if most is not None and self.refusals > most:
+            return f"this site has declined {self.refusals} rounds, more than limits.max_refusals"
         # An evaluation sums nothing, so no cohort is too small for it.
         cohort = len(question.cohort if self.purpose is Purpose.TRAIN else self.charter.data_owners)
         return self.site.refuses(
@@ -199,24 +267,16 @@ class Recipient(Machine):
             raise IllegalMessage(f"asks a {self.role.words} to {question.purpose.value}", party=peer)
         if self.name not in question.cohort:
             raise NotInCohort("invites a party its own question does not name", party=peer)
-        if question.session == self.session and self._seen:  # 4
-            latest = max(self._seen)
-            if (question.round, question.attempt) < latest:
-                raise WrongRound(f"asks for round {question.round} after round {latest[0]}", party=peer)
-            if self._seen.get((question.round, question.attempt), name) != name:  # 5
-                raise SplitView(f"signed two different questions for round {question.round}", party=peer)
-            if (question.round, question.attempt) == latest:
-                raise WrongRound(f"asks for round {question.round} a second time", party=peer)
+        self._check_order(peer, question, name)  # 4, 5
         offers = message.offers
         expected = question.holders if self.purpose is Purpose.TRAIN else ()
         if tuple(offer.signer for offer in offers) != expected:  # 6
             raise WrongOpenRound("sends offers of other holders than the question names", party=peer)
         keys: dict[str, bytes] = {}
         for signed in offers:
-            offer = open_signed(charter, signed, RoundOffer, Role.SECURE_WORKER)
-            if offer.open_round != name or offer.holder != signed.signer:
-                raise WrongOpenRound(f"passes on an offer of {signed.signer} for another question", party=peer)
-            check_public_key(offer.key, party=offer.holder)  # 7
+            offer, abort = check_offer(charter, question, name, signed.signer, signed)  # 6, 7
+            if abort is not None:
+                self.check_abort(abort)
             keys[offer.holder] = offer.key
         return Asked(
             question=question,
@@ -227,10 +287,26 @@ class Recipient(Machine):
             deadline=now + charter.rules.deadlines.join,
         )
 
+    def _check_order(self, peer: str, question: OpenRound, name: bytes) -> None:
+        before = self.memory.answer
+        if before is None or before.session != question.session or before.open_round == name:
+            return
+        latest, now = (before.round, before.attempt), (question.round, question.attempt)
+        if now < latest:  # 4
+            raise WrongRound(f"asks for round {question.round} after round {before.round}", party=peer)
+        if now == latest:  # 5
+            raise SplitView(f"signed two different questions for round {question.round}", party=peer)
+        if question.round == before.round and question_digest(question) != before.question:
+            raise SplitView(f"asks something else in another attempt at round {question.round}", party=peer)
+
     def _on_send_model(self, peer: str, message: SendModel, now: float) -> None:
         asked = self._current(peer)
         sections = [asked.question.layout_bytes, asked.question.model_bytes]
         self.exchange.examine(message.head, Label.MODEL, asked.context, peer, asked.key, sections)
+        if asked.head == message.head and asked.fetching:
+            return
+        if asked.head is not None:
+            self.effect(Drop(asked.head.subject))
         asked.head = message.head
         self._fetch(asked)
 
@@ -245,6 +321,7 @@ class Recipient(Machine):
             self.decline(asked, "no memory for the model")
             self.give_up(None)
             return
+        asked.fetching = True
         self.effect(Expect(self.owner, incoming))
         self.send(self.owner, Fetch(subject=incoming.subject))
 
@@ -295,8 +372,10 @@ class Recipient(Machine):
         asked = self.asked
         if asked is None or self.phase is not Phase.RECEIVING or asked.head is None or asked.head.subject != subject:
             return
+        asked.fetching = False
         if isinstance(error, PeerLost | BadBody):
-            self._fetch(asked)
+            if self.owner in self._connected:
+                self._fetch(asked)
             return
         self.tell(Said(text=f"round {asked.question.round}: {error}", warning=True))
         self.decline(asked, str(error))
@@ -308,10 +387,13 @@ class Recipient(Machine):
             raise WrongSender("passes on somebody else's abort", party=peer)
         if self.session is not None and abort.session != self.session:
             raise WrongSession("aborts another session", party=peer)
-        if peer != self.owner and self.asked is not None and abort.round != self.asked.question.round:
-            raise WrongRound(f"aborts round {abort.round}, which is not the one that is open", party=peer)
-        self.give_up(f"{peer} aborted: {abort.text}")
-        if peer == self.owner:
+        if peer != self.owner:
+            self.check_abort(abort)
+            asked = self.asked.question if self.asked is not None else None
+            if asked is not None and (abort.round, abort.attempt) == (asked.round, asked.attempt):
+                self.give_up(f"{peer} aborted: {abort.text}")
+        else:
+            self.give_up(f"{peer} aborted: {abort.text}")
             self.finish(f"{peer} ended the session: {abort.cause.value}: {abort.text}")
 
     def _on_session_over(self, peer: str, message: SessionOver, now: float) -> None:
@@ -339,7 +421,9 @@ class Recipient(Machine):
         if asked is None:
             return
         asked.key.erase()
-        self.asked = None
+        if asked.head is not None:
+            self.effect(Drop(asked.head.subject))
+        self.asked, self._over = None, asked.open_round
         self.set_aside()
         if reason is not None and self.phase not in (Phase.CLOSED, Phase.IDLE):
             self.tell(Said(text=f"round {asked.question.round} ends here: {reason}", warning=True))
@@ -356,9 +440,13 @@ class Recipient(Machine):
         """Act on what is due."""
         for party in self.essential:
             lost = self._lost.get(party)
-            if lost is not None and party not in self._connected and now - lost[0] >= self._patience(party):
+            if lost is not None and party not in self._connected and now - lost[0] >= self._patience:
+                text = f"{party} is not reachable: {lost[1]}"
+                if self.asked is not None and self._last is not None:
+                    # A signer that is gone signs no abort; each of those it leaves behind signs its own.
+                    self.memory.abandon(sign_abort(self.identity, self._last, Cause.TIMEOUT, text, about=(party,)))
                 self.give_up(None)
-                self.finish(f"{party} is not reachable: {lost[1]}")
+                self.finish(text)
                 return
             if lost is None and party not in self._connected and now - self._started >= self._join:
                 self.give_up(None)
@@ -377,13 +465,14 @@ class Recipient(Machine):
             if party in self._connected:
                 continue
             lost = self._lost.get(party)
-            waits.append(lost[0] + self._patience(party) if lost else self._started + self._join)
+            waits.append(lost[0] + self._patience if lost else self._started + self._join)
         return min(waits, default=None)
 
     @property
     def _join(self) -> float:
         return self.charter.rules.deadlines.join
 
-    def _patience(self, party: str) -> float:
-        """Return how long a party may be unreachable: briefly once a session runs, until `join` before."""
-        return limits.ABSENCE if self.session is not None else self._join
+    @property
+    def _patience(self) -> float:
+        """How long a party may be gone that was here before: as long as to join, until there is a session."""
+        return self.charter.rules.deadlines.absence if self.session is not None else self._join

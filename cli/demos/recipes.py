@@ -17,7 +17,7 @@ from ...protocol.charter import Deadlines, Role
 from ...protocol.site import OwnerPlan
 from .errors import DemoError
 
-DEADLINES = Deadlines(join=60.0, upload=120.0, close=30.0, release=30.0, statement=10.0)
+DEADLINES = Deadlines(join=60.0, upload=120.0, close=30.0, release=30.0, statement=10.0, absence=3.0)
 """A demo's parties share one machine, so a minute is long."""
 
 TOY_INPUTS = ((0.0, 0.0), (0.0, 1.0), (1.0, 0.0), (1.0, 1.0))

@@ -1,6 +1,7 @@
 """Who may connect: the ZAP handler (ZeroMQ RFC 27) of a listening party, answered inside its own `poll`.
 
-- Domain `control`: mechanism CURVE and a key of the charter. The User-Id it gives is the party's name.
+- Domain `control`: mechanism CURVE and a key of the charter, of a party that was not banished for a flood. The User-Id
+  it gives is the party's name.
 - Domain `bulk`: mechanism PLAIN and a ticket, which this uses up. The User-Id it gives is the grant's number.
 - Everything else is refused: another mechanism, domain or version, and a request that is not as RFC 27 says.
 """
@@ -11,7 +12,7 @@ import zmq
 
 from ...crypto.errors import Misbehaviour
 from .. import limits
-from ..errors import StrangerKey, UnknownTicket
+from ..errors import Flooding, StrangerKey, UnknownTicket
 from .base import Refused
 from .tickets import TicketBook
 from .zmq_sockets import BULK_DOMAIN, CONTROL_DOMAIN, Loop, ZmqSocket
@@ -23,8 +24,10 @@ _VERSION = b"1.0"
 class Door:
     """The ZAP handler of one context."""
 
-    def __init__(self, loop: Loop, names: Mapping[bytes, str], book: TicketBook) -> None:
+    def __init__(self, loop: Loop, names: Mapping[bytes, str], book: TicketBook, banished: Mapping[str, float]) -> None:
+        """In `banished` stands until when a party is kept out, by the clock of `loop`."""
         self._loop = loop
+        self._banished = banished
         self._names = names
         self._book = book
         self._socket: ZmqSocket = loop.context.socket(zmq.REP)
@@ -57,11 +60,14 @@ class Door:
 
         Raises:
             StrangerKey: a control connection with a key that is not in the charter, or without one.
+            Flooding: one of a party that was cut off for a flood a moment ago.
             UnknownTicket, ExpiredTicket, ReusedTicket: a bulk connection without a ticket that is good now.
         """
         version, _number, domain, _address, _identity, mechanism, *credentials = [*request, *[b""] * 6][:9]
         if version == _VERSION and (domain, mechanism) == (CONTROL_DOMAIN, b"CURVE"):
             if (name := self._names.get(credentials[0])) is not None:
+                if self._loop.clock() < self._banished.get(name, 0.0):
+                    raise Flooding("connects again after it was cut off for a flood", party=name)
                 return name
             raise StrangerKey("a control connection was opened with a key that is not in the charter")
         if version == _VERSION and (domain, mechanism) == (BULK_DOMAIN, b"PLAIN"):

@@ -10,9 +10,12 @@ On the wire a control frame is one ZeroMQ frame inside CURVE:
 - The listening side knows a connection by its first frame, so the connecting side pings as soon as it is up.
 - A second connection with the same key replaces the first: a party whose network broke must not wait for us to notice.
 - A peer that does not take its frames goes down when its queue is full; frames are never skipped.
+- A party that sends the listening side more than any round needs (`limits.FLOOD_RATE`) is cut off, and kept out for
+  `limits.BANISHED`: each of its frames would hold up those of the others, most of all when they are refused.
 """
 
 import enum
+from dataclasses import dataclass
 
 import zmq
 
@@ -57,12 +60,23 @@ def kind_of(data: memoryview, frame_limit: int) -> Kind:
     return Kind.GOODBYE if data == GOODBYE else Kind.MALFORMED
 
 
+@dataclass
+class _Allowance:
+    """How many bytes a party may send at the moment, as of when."""
+
+    left: float
+    at: float
+
+
 class ControlServer(Routed):
     """The listening end of the control lane."""
 
     farewell = GOODBYE
 
-    def __init__(self, loop: Loop, secret: bytes, endpoint: str, frame_limit: int, silence: float) -> None:
+    def __init__(
+        self, loop: Loop, secret: bytes, endpoint: str, frame_limit: int, silence: float, banished: dict[str, float]
+    ) -> None:
+        """In `banished` stands until when a party is kept out; the door reads it."""
         socket = bounded(loop, zmq.ROUTER, queue=limits.CONTROL_QUEUE, frame_limit=curve_bound(frame_limit))
         socket.curve_server = True
         socket.curve_secretkey = secret
@@ -74,6 +88,9 @@ class ControlServer(Routed):
         self._frame_limit = frame_limit
         self._silence = silence
         self._by_peer: dict[str, Connection] = {}
+        self._banished = banished
+        self._allowances: dict[str, _Allowance] = {}
+        """By party and not by connection, or a new connection would bring a new allowance."""
         self._next_sweep = loop.clock() + silence / 4
 
     def has(self, peer: str) -> bool:
@@ -97,6 +114,9 @@ class ControlServer(Routed):
         peer = got.user
         if not peer or kind_of(got.frame.buffer, self._frame_limit) in (Kind.GOODBYE, Kind.MALFORMED):
             return None
+        # It may have shaken hands more than once before it was banished.
+        if self._loop.clock() < self._banished.get(peer, 0.0):
+            return None
         if (old := self._by_peer.get(peer)) is not None:
             self.retire(old, "replaced by a newer connection")
         connection = Connection(got.route, got.fd, peer, self._loop.clock())
@@ -107,6 +127,11 @@ class ControlServer(Routed):
     def accept(self, connection: Connection, got: Received) -> str | None:
         """Take a frame of a connection that is up."""
         if self._by_peer.get(connection.user) is not connection:
+            return None
+        if self._floods(connection.user, len(got.frame)):
+            self._banished[connection.user] = self._loop.clock() + limits.BANISHED
+            self.retire(connection, "sends more than any round needs")
+            self.sever(connection.fd)
             return None
         match kind_of(got.frame.buffer, self._frame_limit):
             case Kind.PING:
@@ -134,6 +159,15 @@ class ControlServer(Routed):
     def due(self) -> float:
         """Return when `tick` must be called again."""
         return self._next_sweep
+
+    def _floods(self, peer: str, size: int) -> bool:
+        """Count a frame of `size` bytes; True if it is more than `peer` may send."""
+        now = self._loop.clock()
+        allowance = self._allowances.setdefault(peer, _Allowance(limits.FLOOD_BURST, now))
+        left = min(limits.FLOOD_BURST, allowance.left + (now - allowance.at) * limits.FLOOD_RATE)
+        allowance.left = left - min(max(size, limits.FLOOD_LEAST), limits.FLOOD_MOST)
+        allowance.at = now
+        return allowance.left < 0
 
     def _forget(self, connection: Connection) -> None:
         if self._by_peer.get(connection.user) is connection:

@@ -260,8 +260,11 @@ class ZmqLanes:
 
     def _listen(self, listen: Listen, names: Mapping[bytes, str]) -> None:
         # The door stands before the addresses are bound: nobody may come in unasked, not even for a moment.
-        self._door = Door(self._loop, names, self._book)
-        self._control = ControlServer(self._loop, self._keys[0], listen.control, self._frame_limit, self._silence)
+        banished: dict[str, float] = {}
+        self._door = Door(self._loop, names, self._book, banished)
+        self._control = ControlServer(
+            self._loop, self._keys[0], listen.control, self._frame_limit, self._silence, banished
+        )
         self._bulk = BulkServer(self._loop, listen.bulk, self._book)
         self.bound = Listen(self._control.endpoint, self._bulk.endpoint)
 
@@ -272,7 +275,7 @@ class ZmqLanes:
             if server is not None:
                 server.settle()
                 server.tick(now)
-                due = min(due, server.due())
+                due = min(due, server.due(), server.notice_at)
         for link in self._links.values():
             link.tick(now)
             due = min(due, link.due())

@@ -8,10 +8,13 @@
   *authenticated* and never ends such a message makes libzmq hold it: a party of the charter, or a ticket holder.
 """
 
+import contextlib
 import itertools
+import os
+import socket as sockets
 import struct
 import time
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -31,6 +34,9 @@ _RECONNECT_NEVER_MS = 3_600_000
 """An hour, by when the lane has closed the socket. -1 means never too, but then libzmq discards, on a disconnect, the
 frames it has received and we have not read yet: a goodbye and what was said before it."""
 _MOMENT = 0.02
+_DEPARTED = 1024
+_NOTICE_EVERY = 0.05
+"""Seconds between two looks at who came and went, or strangers would wake this party with each connection."""
 _MONITOR_NUMBERS = itertools.count()
 
 _FAILED = (
@@ -191,6 +197,7 @@ def bounded(loop: Loop, kind: int, *, queue: int, frame_limit: int) -> ZmqSocket
     socket: ZmqSocket = loop.context.socket(kind)
     socket.maxmsgsize = frame_limit
     socket.sndhwm = socket.rcvhwm = queue
+    socket.backlog = limits.BACKLOG
     socket.handshake_ivl = int(limits.HANDSHAKE * 1000)
     socket.connect_timeout = int(limits.HANDSHAKE * 1000)
     socket.reconnect_ivl = _RECONNECT_NEVER_MS
@@ -237,7 +244,8 @@ class Routed:
     """A listening socket: knows its connections by the routes libzmq gave them and notices when they end.
 
     A connection that broke a rule, or was replaced, is *retired*: libzmq cannot close one connection of a ROUTER, so
-    its frames are ignored, and each is answered with a farewell that an honest peer takes as the end.
+    its frames are ignored, and each is answered with a farewell that an honest peer takes as the end. One that goes on
+    for longer than its queue holds is *severed*: its TCP connection is shut down under libzmq, which closes it then.
     """
 
     farewell: bytes
@@ -251,11 +259,16 @@ class Routed:
         self._share = share
         self._open: set[int] = set()
         self._by_fd: dict[int, bytes] = {}
-        self._retired: set[bytes] = set()
+        self._retired: dict[bytes, int] = {}
+        """By route: how many frames came since."""
+        self._departed: OrderedDict[bytes, None] = OrderedDict()
+        """The last retired routes that were closed: what libzmq still holds of them must not open them again."""
         self._ending: dict[bytes, Connection] = {}
         self.connections: dict[bytes, Connection] = {}
+        self.notice_at = float("inf")
+        """When to watch the monitor again; never, while it is watched."""
         loop.watch(socket, self.read)
-        loop.watch(self._monitor.socket, self.read)
+        loop.watch(self._monitor.socket, self._notice)
 
     def listen(self, endpoint: str) -> None:
         """Bind; `endpoint` then holds the address as bound. Raises `LaneError`, with everything closed.
@@ -299,6 +312,9 @@ class Routed:
 
     def settle(self) -> None:
         """Finish the ends that were noticed while sending, for which nothing will wake the poll."""
+        if self._loop.clock() >= self.notice_at:
+            self.notice_at = float("inf")
+            self._loop.watch(self._monitor.socket, self._notice)
         if self._ending:
             self.read()
 
@@ -308,8 +324,18 @@ class Routed:
         still_open = connection.unread is None and connection.fd in self._open
         self._end(connection)
         if still_open:
-            self._retired.add(connection.route)
+            self._retired[connection.route] = 0
             self.bid_farewell(connection.route)
+        else:
+            self._depart(connection.route)
+
+    def sever(self, fd: int) -> None:
+        """Shut an open TCP connection down, whatever is still to go."""
+        self._read_monitor()
+        # Should libzmq have closed it this instant and given its number to another, that one is lost and comes back.
+        if fd in self._open:
+            with contextlib.suppress(OSError), sockets.socket(fileno=os.dup(fd)) as line:
+                line.shutdown(sockets.SHUT_RDWR)
 
     def transmit(self, connection: Connection, data: Buffer, *, copy: bool) -> bool | None:
         """Send without waiting: True, or False if its queue is full, or None if the connection is gone."""
@@ -336,13 +362,25 @@ class Routed:
         self._monitor.close()
         self.socket.close()
 
+    def _notice(self) -> None:
+        """Read who came and went; then not before a while, but with the frames that come."""
+        self._loop.unwatch(self._monitor.socket)
+        self.notice_at = self._loop.clock() + _NOTICE_EVERY
+        self.read()
+
     def _take(self, got: Received) -> None:
         # libzmq's own ids start with a zero. One chosen by a peer can be taken over by another peer when it is free,
         # and what we then send to the first would reach the second.
         if len(got.route) != 5 or got.route[0] != 0:
             return
-        if got.route in self._retired:
-            self.bid_farewell(got.route)
+        if got.route in self._departed:
+            return
+        if (more := self._retired.get(got.route)) is not None:
+            self._retired[got.route] = more + 1
+            if more < self._queue:
+                self.bid_farewell(got.route)
+            else:
+                self.sever(got.fd)
             return
         connection = self.connections.get(got.route)
         if connection is None:
@@ -363,7 +401,7 @@ class Routed:
             self._by_fd[fd] = got.route
         if connection is None:
             if fd in self._open:
-                self._retired.add(got.route)
+                self._retired[got.route] = 0
             self.bid_farewell(got.route)
         else:
             self.connections[got.route] = connection
@@ -378,9 +416,15 @@ class Routed:
                 continue
             self._open.discard(fd)
             route = self._by_fd.pop(fd, b"")
-            self._retired.discard(route)
+            if self._retired.pop(route, None) is not None:
+                self._depart(route)
             if (connection := self.connections.get(route)) is not None:
                 self._ends(connection)
+
+    def _depart(self, route: bytes) -> None:
+        self._departed[route] = None
+        if len(self._departed) > _DEPARTED:
+            self._departed.popitem(last=False)
 
     def _ends(self, connection: Connection) -> None:
         if connection.unread is None:

@@ -91,7 +91,7 @@ def test_a_killed_party_is_named_by_the_others_and_leaves_nothing_behind(found, 
         found,
         regression_of,
         owner={"rounds": 100_000},
-        deadlines=Deadlines(join=20, upload=20, close=10, release=10, statement=5),
+        deadlines=Deadlines(join=20, upload=20, close=10, release=10, statement=5, absence=5),
     )
     place.start_all()
     place.wait_for("owner", "round 3: asking")
@@ -112,7 +112,9 @@ def test_a_killed_party_is_named_by_the_others_and_leaves_nothing_behind(found, 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("stopped", ["owner", "third", "bob"])
 def test_a_stopped_party_ends_in_order_and_the_others_say_who_it_was(found, regression_of, stopped, number):
-    place = federation(found, regression_of, owner={"rounds": 100_000})
+    # Whoever the others cannot go on without may come back, within the charter's time.
+    deadlines = Deadlines(join=40, upload=40, close=20, release=20, statement=10, absence=6)
+    place = federation(found, regression_of, owner={"rounds": 100_000}, deadlines=deadlines)
     place.start_all()
     place.wait_for("owner", "round 2: asking")
     place.processes[stopped].send_signal(number)

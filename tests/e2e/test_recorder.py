@@ -18,6 +18,7 @@ from tertium.protocol import limits
 from tertium.protocol.charter import Role
 from tertium.protocol.codec import decode_as
 from tertium.protocol.exchange import Exchange
+from tertium.protocol.journal import Journal
 from tertium.protocol.lanes.zmq_lanes import Listen, ZmqLanes
 from tertium.protocol.messages import Header
 from tertium.protocol.party import Party
@@ -45,18 +46,20 @@ def run_in_threads(place):
             listen=Listen(site.listen.control, site.listen.bulk) if us.role.listens else None,
             frame_limit=limits.control_frame(len(charter.parties)),
         )
+        (place.root / name / "state").mkdir(mode=0o700, exist_ok=True)
+        journal = Journal.of(identity, role, place.root / name / "state")
         if role is Role.MODEL_OWNER:
             entry = site.tasks[site.owner.task]
             model = load_task(entry.factory, entry.options).global_model(0, ServerOptimiser())
             store = OwnerStore(place.root / name / "state")
             store.prepare()
-            machine = ModelOwner(identity, charter, sealed_by_us, site.owner, model, store)
+            machine = ModelOwner(identity, charter, sealed_by_us, journal, site.owner, model, store)
             to = ["third"]
         elif role is Role.SECURE_WORKER:
-            machine, to = SecureWorker(identity, charter, sealed_by_us), []
+            machine, to = SecureWorker(identity, charter, sealed_by_us, journal), []
         else:
             trainers = {task: load_task(e.factory, e.options).trainer() for task, e in site.tasks.items()}
-            machine, to = DataOwner(identity, charter, sealed_by_us, site, trainers), ["owner", "third"]
+            machine, to = DataOwner(identity, charter, sealed_by_us, journal, site, trainers), ["owner", "third"]
         parties[name] = Party(machine, lanes, identity, charter, report=lambda progress: None)
         for peer in to:
             lanes.connect(peer)
@@ -94,8 +97,8 @@ def recorded(found, planted_of, monkeypatch):
         fake = {private: remembering(getattr(real, private)), public: getattr(real, public)}
         monkeypatch.setattr(sealing, module, SimpleNamespace(**fake))
 
-    def remember_key(self):
-        made(self)
+    def remember_key(self, secret=None):
+        made(self, secret)
         keys.append((self.key_id, self._private))
 
     def remember_head(self, header, recipient_key, content_key):

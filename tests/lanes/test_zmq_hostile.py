@@ -416,7 +416,7 @@ def test_a_vanished_holder_is_noticed_at_once_and_its_records_are_read(zmq_world
 
 def test_the_door_answers_requests_that_are_none() -> None:
     loop = Loop(time.monotonic)
-    door = Door(loop, {bytes(32): "ann"}, TicketBook(time.monotonic))
+    door = Door(loop, {bytes(32): "ann"}, TicketBook(time.monotonic), {})
     asking = loop.context.socket(zmq.DEALER)
     asking.linger = 0
     asking.connect(ENDPOINT)

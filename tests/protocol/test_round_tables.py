@@ -9,6 +9,7 @@ from tertium.owner.machine import ModelOwner
 from tertium.protocol.charter import Role
 from tertium.protocol.errors import IllegalMessage
 from tertium.protocol.exchange import MAY_SEND
+from tertium.protocol.journal import Journal
 from tertium.protocol.machine import Machine
 from tertium.protocol.messages import AnyMessage, Credit, Headed, Hello, Message, Ready
 from tertium.protocol.rounds import TABLES, Phase, Step
@@ -86,7 +87,9 @@ def test_updates_go_from_data_owners_to_secure_workers_and_nowhere_else() -> Non
 
 
 def test_a_message_with_no_place_names_role_phase_and_message(world: Any, sampler: Any) -> None:
-    machine = SecureWorker(world.identities["third"], world.charter, world.exchanges["third"])
+    identity = world.identities["third"]
+    journal = Journal(None, party="third", role=Role.SECURE_WORKER, signing=identity.public.signing)
+    machine = SecureWorker(identity, world.charter, world.exchanges["third"], journal)
     message = sampler(1).make(Hello)
     with pytest.raises(IllegalMessage) as caught:
         machine.receive("alice", message, 0.0)

@@ -106,7 +106,7 @@ def test_two_questions_to_one_data_owner_are_a_split_view(make: Maker) -> None:
     assert run.released == [1]
 
 
-def test_a_question_asked_again_is_refused(make: Maker) -> None:
+def test_a_question_asked_again_is_answered_the_same(make: Maker) -> None:
     class Again(ModelOwner):
         def send(self, peer: str, message: Any) -> None:
             super().send(peer, message)
@@ -115,7 +115,9 @@ def test_a_question_asked_again_is_refused(make: Maker) -> None:
 
     run = make(machines={"owner": Again})
     run.run()
-    assert run.refused("bob") == ["wrong-round"]
+    # A connection may have been lost between question and answer: the same answer, and one contribution.
+    assert not run.all_refused
+    assert [name for name, _ in run.encoded].count("bob") == 1
     assert run.released == [1]
 
 
@@ -263,7 +265,7 @@ def test_a_secure_worker_consents_to_no_such_question(make: Maker, changes: dict
 
     run = make(machines={"owner": Proposes}, evaluators={"judge": NumpyTask(party=9)})
     run.run()
-    assert run.refused("third") == [code]
+    assert set(run.refused("third")) == {code}
     run.no_trace_of_an_aggregate()
 
 
@@ -278,7 +280,8 @@ def test_a_question_no_session_was_opened_for_is_refused(make: Maker) -> None:
 
     run = make(machines={"owner": Invents})
     nothing_came_of_it(run)
-    assert run.refused("third") == ["wrong-session"]
+    # Once for the question, once more in the session that was opened because of it.
+    assert run.refused("third") == ["wrong-session"] * 2
 
 
 def test_a_data_owner_is_not_asked_to_evaluate(make: Maker) -> None:

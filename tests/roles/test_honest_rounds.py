@@ -246,9 +246,13 @@ def test_the_secure_worker_erases_its_key_before_anything_is_released(make: Make
     states: list[bool] = []
 
     class Worker(SecureWorker):
+        def _release(self, intake: Any, *rest: Any) -> None:
+            self.key = intake.key
+            super()._release(intake, *rest)
+
         def send(self, peer: str, message: Any) -> None:
             if type(message).__name__ in ("Closed", "Release"):
-                states.append(self._intake.key.erased)  # type: ignore[union-attr]
+                states.append(self.key.erased)
             super().send(peer, message)
 
     honest(make(machines={"third": Worker}))

@@ -252,23 +252,6 @@ def test_training_that_was_given_up_does_not_queue_up() -> None:
     assert len(ran) <= 1, len(ran)
 
 
-def test_stable_cohort_holds_over_an_interlude() -> None:
-    from types import SimpleNamespace
-
-    from tertium.protocol.errors import GateShut
-    from tertium.secure_worker.gate import ReleaseGate
-
-    gate = ReleaseGate(SimpleNamespace(rules=SimpleNamespace(minimum_cohort=3, stable_cohort=2)))
-
-    def ask(number: int) -> Any:
-        return SimpleNamespace(session=bytes(32), round=number, model=bytes([number]) * 32)
-
-    gate.decide(ask(1), tuple("abcdef"))
-    gate.decide(ask(2), tuple("abcgh"))
-    with pytest.raises(GateShut):
-        gate.decide(ask(3), tuple("abcde"))  # round 1 less round 3 is f
-
-
 @pytest.mark.parametrize("how", ["its site refuses", "it is silent", "it is gone"])
 def test_an_evaluator_that_does_not_score_costs_nobody_a_training_deadline(make: Maker, how: str) -> None:
     from tertium.workers.evaluator import Evaluator

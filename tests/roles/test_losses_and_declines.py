@@ -170,8 +170,8 @@ def test_a_loss_below_the_minimum_aborts_with_the_name(make: Maker, phase: Phase
     for name, error in errors.items():
         assert "no contribution from bob as seen by third" in str(error), name
     run.no_trace_of_an_aggregate()
-    # Seconds after the loss, not at the deadline of the round: no one could have brought it to its minimum.
-    assert run.clock.now < limits.ABSENCE + 2
+    # Seconds after the loss the attempt is over: no one could have brought it to its minimum. Then bob may come back.
+    assert run.clock.now < limits.ABSENCE + run.rules.deadlines.absence + 2
 
 
 @pytest.mark.parametrize("lost", ["owner", "third"])
@@ -186,7 +186,8 @@ def test_everybody_ends_when_the_owner_or_the_secure_worker_is_lost(make: Maker,
     for name, error in errors.items():
         assert lost in str(error), name
     assert not run.released
-    assert run.clock.now < at + 2 * limits.ABSENCE + limits.RECONNECT_MOST + 2
+    # It may come back within the charter's time; no longer than that, and one message more.
+    assert run.clock.now < at + run.rules.deadlines.absence + 2 * limits.ABSENCE + limits.RECONNECT_MOST + 2
     assert all(machine.finished for name, machine in run.machines.items() if name != lost)
 
 
@@ -293,7 +294,9 @@ def test_an_owner_or_secure_worker_that_is_stopped_aborts(make: Maker, name: str
     run.parties[name].interrupt("stopped by its operator")
     errors = run.run()
     assert set(errors) == set(run.roles)
-    assert all("stopped by its operator" in str(error) for error in errors.values())
+    for party, error in errors.items():
+        # The data owners wait for its return, as the model owner does, and end when it ends or they do.
+        assert "stopped by its operator" in str(error) or (name == "third" and "third" in str(error)), party
     run.no_trace_of_an_aggregate()
 
 

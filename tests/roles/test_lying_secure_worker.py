@@ -5,19 +5,22 @@ from typing import Any
 
 import msgspec
 import pytest
-from tertium.protocol.codec import decode_as
+from tertium.crypto.labels import Label, frame
+from tertium.protocol.codec import decode_as, encode
 from tertium.protocol.exchange import Exchange
 from tertium.protocol.messages import (
     Closed,
     CloseList,
     Contribution,
     Cosignature,
+    Header,
     Receipt,
     Receipted,
     Release,
     RequestCosignature,
     RoundRecord,
     RoundStatement,
+    SealedHead,
 )
 from tertium.protocol.progress import RefusedProgress
 from tertium.protocol.statements import sign
@@ -246,7 +249,12 @@ def test_a_release_over_another_set_than_it_closed_with(make: Maker) -> None:
 def test_a_release_cannot_be_sent_twice_with_two_bodies(make: Maker) -> None:
     class Twice(Liar):
         def lie(self, peer: str, message: Any) -> Any:
-            return [message, message] if isinstance(message, Release) else message
+            if not isinstance(message, Release):
+                return message
+            header = decode_as(Header, message.head.header)
+            other = encode(msgspec.structs.replace(header, commitment=bytes(32)))
+            signature = self.identity.sign(Label.HEADER, frame(header.label, [other, message.head.wrapped_key]))
+            return [message, Release(head=SealedHead(other, message.head.wrapped_key, signature))]
 
     run = make(machines={"third": Twice})
     run.run()

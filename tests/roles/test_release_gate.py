@@ -4,16 +4,28 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from tertium.protocol.charter import Role
 from tertium.protocol.errors import GateShut
+from tertium.protocol.journal import Journal, Write
 from tertium.secure_worker.gate import Decision, ReleaseGate
 
 SESSION, MODEL = b"s" * 32, b"m" * 32
 FIVE = ("alice", "bob", "carol", "dave", "erin")
 
 
+class Deciding(ReleaseGate):
+    """Writes down what it decides, as a secure worker does."""
+
+    def decide(self, question: Any, contributors: tuple[str, ...]) -> Decision:
+        decision = super().decide(question, contributors)
+        self._journal.write(Write.RELEASE_DECIDED, *self.entries(decision))
+        return decision
+
+
 def gate(minimum: int = 3, stable: int | None = None) -> ReleaseGate:
     rules = SimpleNamespace(minimum_cohort=minimum, stable_cohort=stable)
-    return ReleaseGate(SimpleNamespace(rules=rules))  # type: ignore[arg-type]
+    journal = Journal(None, party="third", role=Role.SECURE_WORKER, signing=bytes(32))
+    return Deciding(SimpleNamespace(rules=rules), journal)  # type: ignore[arg-type]
 
 
 def question(number: int = 1, session: bytes = SESSION, model: bytes | None = None) -> Any:
@@ -92,6 +104,14 @@ def test_a_stable_cohort_is_held_against_every_earlier_release() -> None:
     shut.decide(question(2), FIVE[:3])
     with pytest.raises(GateShut, match="fewer than 2"):
         shut.decide(question(3), FIVE[:4])
+
+
+def test_the_sets_that_isolate_a_party_by_way_of_a_third_are_stopped() -> None:
+    shut = gate(stable=2)
+    shut.decide(question(1), tuple("abcdef"))
+    shut.decide(question(2), tuple("abcgh"))
+    with pytest.raises(GateShut):
+        shut.decide(question(3), tuple("abcde"))  # round 1 less round 3 is f
 
 
 def test_without_a_stable_cohort_sets_may_change() -> None:

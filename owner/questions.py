@@ -1,0 +1,75 @@
+"""How a model owner puts a question together: whom it asks, and what exactly."""
+
+import msgspec
+
+from ..crypto.identity import Identity
+from ..crypto.labels import Label, digest
+from ..crypto.sealing import RoundKey
+from ..learning.task import GlobalModel
+from ..protocol.charter import Charter
+from ..protocol.messages import OpenRound, Purpose, Signed
+from ..protocol.session import session_id
+from ..protocol.site import OwnerPlan
+from ..protocol.statements import sign
+from ..protocol.training import model_digest
+
+
+def draw_cohort(plan: OwnerPlan, here: list[str], number: int) -> tuple[str, ...]:
+    """Draw a round's cohort from who is connected.
+
+    By an order anybody can repeat from seed and round. It binds nobody: a model owner that wants another cohort
+    can ask for one, and what holds back a sum that would isolate somebody is the secure worker's release gate.
+    """
+    if not plan.cohort or plan.cohort >= len(here):
+        return tuple(sorted(here))
+    seed, at = plan.seed.to_bytes(8, "big"), number.to_bytes(8, "big")
+    order = sorted(here, key=lambda name: digest(Label.COHORT_SAMPLE, seed, at, name.encode()))
+    return tuple(sorted(order[: plan.cohort]))
+
+
+def new_question(
+    identity: Identity,
+    charter: Charter,
+    plan: OwnerPlan,
+    model: GlobalModel,
+    nonces: tuple[bytes, tuple[bytes, ...]],
+    *,
+    purpose: Purpose,
+    number: int,
+    cohort: tuple[str, ...],
+) -> tuple[OpenRound, Signed, RoundKey]:
+    """Return the first attempt at a question, signed, and the key to its answer.
+
+    `nonces` are the model owner's and the holders', in the charter's order.
+    """
+    owner_nonce, holder_nonces = nonces
+    training = plan.training_plan(max(number - 1, 0))
+    layout, data, key = model.layout, model.to_bytes(), RoundKey()
+    question = OpenRound(
+        charter=charter.digest,
+        session=session_id(charter.digest, owner_nonce, holder_nonces),
+        round=number,
+        attempt=0,
+        purpose=purpose,
+        owner_nonce=owner_nonce,
+        holder_nonces=holder_nonces,
+        model=model_digest(layout, data),
+        layout=layout.digest(),
+        layout_bytes=len(layout.encode()),
+        model_bytes=len(data),
+        coordinates=layout.coordinates(training.kind),
+        plan=charter.plan,
+        training=training,
+        weight_rule=charter.rules.weight_rule,
+        cohort=cohort,
+        holders=tuple(party.name for party in charter.secure_workers),
+        owner_key=key.public,
+    )
+    return question, sign(identity, question), key
+
+
+def next_attempt(identity: Identity, question: OpenRound) -> tuple[OpenRound, Signed, RoundKey]:
+    """Return the next attempt at a question: the same but for the attempt and a fresh key."""
+    key = RoundKey()
+    again = msgspec.structs.replace(question, attempt=question.attempt + 1, owner_key=key.public)
+    return again, sign(identity, again), key

@@ -1,0 +1,386 @@
+"""A model owner's session: who is connected, how a session is opened, gone on with and ended, and the deadlines.
+
+What is asked in it, round by round, is in `machine.py`. A party that is gone is waited for: a data owner as long as a
+round can do without it, a secure worker for `deadlines.absence`. An attempt that a holder aborted is made again where that
+can help; else the session ends in one sentence, signed, and the model stays as it was after the last checkpoint.
+"""
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import ClassVar
+
+from ..crypto.identity import Identity
+from ..crypto.sealing import RoundKey
+from ..crypto.sharing import scheme
+from ..learning.task import GlobalModel
+from ..protocol import limits
+from ..protocol.charter import Charter, Role
+from ..protocol.errors import WrongOpenRound, WrongSender, WrongSession
+from ..protocol.exchange import Exchange
+from ..protocol.journal import Journal
+from ..protocol.machine import Drop, Machine
+from ..protocol.messages import (
+    Abort,
+    Aborted,
+    Cause,
+    Invitation,
+    Message,
+    OfferSession,
+    OpenRound,
+    ProposeRound,
+    Purpose,
+    Refusal,
+    RequestSession,
+    SessionOffer,
+    Signed,
+)
+from ..protocol.progress import Said
+from ..protocol.rounds import Phase, Step
+from ..protocol.session import new_nonce, session_id
+from ..protocol.site import OwnerPlan
+from ..protocol.statements import open_signed, sign
+from ..protocol.training import model_digest
+from .asking import Asking
+from .memory import Memory
+from .store import OwnerStore
+
+_MAY_COME_AGAIN = (Cause.LOCAL, Cause.INTERRUPTED)
+"""Causes of a holder's abort that another attempt can mend; others only if somebody is gone and may come back."""
+_ASKING = (Phase.OFFERING, Phase.COLLECTING, Phase.CLOSED, Phase.RECEIVING)
+"""Where a holder that comes back is asked again."""
+
+
+class OwnerSession(Machine):
+    """What a model owner's machine is between questions."""
+
+    role: ClassVar[Role] = Role.MODEL_OWNER
+
+    def __init__(
+        self,
+        identity: Identity,
+        charter: Charter,
+        exchange: Exchange,
+        journal: Journal,
+        plan: OwnerPlan,
+        model: GlobalModel,
+        store: OwnerStore,
+        *,
+        rounds_done: int = 0,
+    ) -> None:
+        """`rounds_done` rounds of the plan are in `model` already (a run that is resumed)."""
+        super().__init__(identity, charter, exchange)
+        self.phase = Phase.CONNECTING
+        self._plan = plan
+        self._model = model
+        self._store = store
+        self._scheme = scheme(charter.rules.scheme.name)
+        self._holders = tuple(party.name for party in charter.secure_workers)
+        self._data_owners = tuple(party.name for party in charter.data_owners)
+        self._evaluators = tuple(party.name for party in charter.evaluators)
+        self._connected: set[str] = set()
+        self._mute: set[str] = set()
+        """Evaluators that let a deadline pass in this session."""
+        self._lost: dict[str, tuple[float, str]] = {}
+        self._memory = Memory(charter, journal)
+        self._nonce = new_nonce()
+        self._nonces: dict[str, bytes] = {}
+        self._session: bytes | None = None
+        self._reopened = False
+        """Whether a session was opened anew since the last round: once is a restart, twice would be a quarrel."""
+        self._round = rounds_done
+        self._unfinished: OpenRound | None = None
+        """The question whose attempt ended, to be asked again."""
+        self._pending: tuple[OpenRound, Signed, RoundKey] | None = None
+        """The question an earlier process had open."""
+        self._unscored = False
+        self._asking: Asking | None = None
+        self._deadline: float | None = None
+        self._waiting_until: float | None = None
+        self._why = ""
+        """Why the attempt before ended, as the beginning of a sentence."""
+
+    # --- connecting, and the session
+
+    def start(self, now: float) -> None:
+        """Wait for everybody, until the join deadline; go on with what an earlier process left."""
+        self._deadline = now + self.charter.rules.deadlines.join
+        session = self._memory.session()
+        if session is None:
+            return
+        self._nonce = session.owner_nonce
+        self._nonces = dict(zip(self._holders, session.holder_nonces, strict=True))
+        self._session = session_id(self.charter.digest, session.owner_nonce, session.holder_nonces)
+        if self._round >= self._plan.rounds:
+            # Nothing is left but to say goodbye again, to who is still there.
+            self._deadline = now + limits.ABSENCE
+        pending = self._memory.question()
+        if pending is None:
+            return
+        question = pending[0]
+        if question.round <= self._round:
+            self._memory.take_step()  # applied and checkpointed; only this note was missing
+        elif question.round == self._round + 1 and question.model == self._digest_of_model():
+            self._pending = pending
+        else:
+            # Another model than the one that was asked about: the same round must not be asked about twice.
+            self._session = None
+
+    def _digest_of_model(self) -> bytes:
+        return model_digest(self._model.layout, self._model.to_bytes())
+
+    def peer_up(self, peer: str, now: float) -> None:
+        """Note a connection; whoever comes back is told what it missed."""
+        self._connected.add(peer)
+        self._lost.pop(peer, None)
+        if self.phase is Phase.CONNECTING:
+            self.tell(Said(text=f"{peer} is connected"))
+            if {*self._holders, *self._data_owners, *self._evaluators} <= self._connected:
+                self._open_session(now)
+            return
+        if peer in self._holders:
+            self._ask_holder_again(peer, now)
+        asking = self._asking
+        if self.phase in (Phase.COLLECTING, Phase.EVALUATING) and asking is not None and peer in asking.question.cohort:
+            asking.renewable.add(peer)
+            self.send(peer, self._invitation(asking))
+        if self.phase is Phase.IDLE and not self.finished:
+            self._next(now)
+
+    def _ask_holder_again(self, holder: str, now: float) -> None:
+        deadlines = self.charter.rules.deadlines
+        if self.phase is Phase.OPENING:
+            # What it had to answer within began before it was gone.
+            self._deadline = now + deadlines.close
+            self.send(holder, RequestSession(owner_nonce=self._nonce))
+        elif self.phase in _ASKING and self._asking is not None:
+            self.send(holder, ProposeRound(open_round=self._asking.signed))
+            if self._deadline is not None:
+                self._deadline = max(self._deadline, now + deadlines.close + deadlines.release)
+
+    def peer_down(self, peer: str, reason: str, now: float) -> None:
+        """Note a lost connection. A round can do without a data owner, and waits for a secure worker's return."""
+        self._connected.discard(peer)
+        self._lost[peer] = (now, reason)
+        lost = self._asking.lost(peer) if self._asking is not None else None
+        if lost is not None:
+            self.effect(Drop(lost))
+        self.tell(Said(text=f"{peer} is not connected any more: {reason}", warning=True))
+
+    def _open_session(self, now: float) -> None:
+        self.move(Step.CONNECTED)
+        if self._session is not None:
+            self.tell(Said(text=f"going on in the session an earlier process opened, after round {self._round}"))
+            self.move(Step.SESSION_OPEN)
+            self._next(now)
+            return
+        self._request_session(now)
+
+    def _request_session(self, now: float) -> None:
+        self._nonce, self._nonces, self._session = new_nonce(), {}, None
+        self._deadline = now + self.charter.rules.deadlines.close
+        for holder in self._holders:
+            self.send(holder, RequestSession(owner_nonce=self._nonce))
+
+    def _on_offer_session(self, peer: str, message: OfferSession, now: float) -> None:
+        offer = open_signed(self.charter, message.offer, SessionOffer, Role.SECURE_WORKER)
+        if offer.holder != peer or message.offer.signer != peer or offer.owner_nonce != self._nonce:
+            raise WrongSession("offers a session that was not asked for", party=peer)
+        self._nonces[peer] = offer.holder_nonce
+        if set(self._nonces) == set(self._holders):
+            nonces = tuple(self._nonces[holder] for holder in self._holders)
+            self._memory.open_session(self._nonce, nonces)
+            self._session = session_id(self.charter.digest, self._nonce, nonces)
+            self.move(Step.SESSION_OPEN)
+            self._next(now)
+
+    def _reopen(self, why: str, now: float) -> None:
+        """Open another session, because a holder does not know this one any more."""
+        self.tell(Said(text=f"{why}: opening another session", warning=True))
+        self._drop_asking()
+        self._reopened = True
+        self._unfinished = self._pending = None
+        self.move(Step.REOPENED)
+        self._request_session(now)
+
+    # --- for the rounds
+
+    @abstractmethod
+    def _next(self, now: float) -> None:
+        """Begin what comes next."""
+
+    @abstractmethod
+    def _invitation(self, asking: Asking) -> Invitation:
+        """Return the invitation to the question that is open."""
+
+    @abstractmethod
+    def _conclude(self, now: float, *, late: bool = False) -> None:
+        """Go on after a round, with the records that have come."""
+
+    @abstractmethod
+    def _end_evaluation(self, now: float) -> None:
+        """Go on after an evaluation, with the scores that have come."""
+
+    # --- ends
+
+    def _on_aborted(self, peer: str, message: Aborted, now: float) -> None:
+        abort = open_signed(self.charter, message.abort, Abort, Role.SECURE_WORKER)
+        if message.abort.signer != peer or abort.party != peer:
+            raise WrongSender("passes on somebody else's abort", party=peer)
+        if abort.session != self._session:
+            raise WrongSession("aborts another session", party=peer)
+        asking = self._asking
+        asked = None if asking is None or asking.question.purpose is not Purpose.TRAIN else asking.question
+        if asked is None or (abort.round, abort.attempt) != (asked.round, asked.attempt):
+            self.tell(Said(text=f"{peer} aborted an attempt at round {abort.round} that is over"))
+            return
+        text = f"{peer} aborted round {abort.round}: {abort.cause.value}: {abort.text}"
+        # Of who is here and silent, another attempt would be as silent; who is gone may come back.
+        helps = abort.cause in _MAY_COME_AGAIN or set(abort.about) - self._connected
+        before_close = self.phase in (Phase.OFFERING, Phase.COLLECTING)
+        if not helps or not before_close or asked.attempt + 1 >= limits.ATTEMPTS:
+            self._fail(abort.cause, text)
+            return
+        self.tell(Said(text=text, warning=True))
+        self._drop_asking()
+        self._unfinished, self._why = asked, f"{text}; "
+        self.move(Step.GIVEN_UP)
+        self._next(now)
+
+    def _on_refusal(self, peer: str, message: Refusal, now: float) -> None:
+        self.tell(Said(text=f"{peer} refused what we sent: {message.code}", warning=True))
+        if peer not in self._holders or self.phase not in (Phase.OPENING, Phase.OFFERING):
+            return
+        why = f"{peer} refused the question ({message.code})"
+        if self.phase is Phase.OFFERING and message.code == WrongSession.code and not self._reopened:
+            self._reopen(why, now)
+        else:
+            self._fail(Cause.FAULT, why)
+
+    def _drop_asking(self) -> None:
+        if self._asking is not None:
+            self._asking.key.erase()
+            for subject in (*self._asking.outgoing, *(head.subject for head in self._asking.heads.values())):
+                self.effect(Drop(subject))
+        self._asking = None
+
+    def _fail(self, cause: Cause, text: str) -> None:
+        """End the session: write it down, tell everybody, signed, and say why."""
+        if self._session is not None:
+            asked = self._asking.question if self._asking is not None else self._unfinished
+            abort = Abort(
+                session=self._session,
+                round=self._round + 1,
+                attempt=asked.attempt if asked is not None else 0,
+                party=self.name,
+                cause=cause,
+                text=text[: limits.TEXT_LENGTH],
+            )
+            signed = sign(self.identity, abort)
+            self._memory.end_session(signed)
+            self._tell_all(Aborted(abort=signed))
+        self._drop_asking()
+        self.finish(text)
+
+    def interrupt(self, reason: str, now: float) -> None:
+        """Abort the session; the last checkpoint stays."""
+        self._fail(Cause.INTERRUPTED, reason)
+
+    # --- time
+
+    def tick(self, now: float) -> None:
+        """Act on what is due."""
+        away = [holder for holder in self._holders if holder in self._lost] if self._needs_holders else []
+        for holder in away:
+            since, reason = self._lost[holder]
+            if now - since >= self.charter.rules.deadlines.absence:
+                self._fail(Cause.TIMEOUT, f"{holder} is not reachable: {reason}")
+                return
+        if self.phase is Phase.EVALUATING and self._asking is not None:
+            silent = set(self._asking.question.cohort) - self._asking.answered
+            if all(name in self._lost and now - self._lost[name][0] >= limits.ABSENCE for name in silent):
+                self._end_evaluation(now)
+                return
+        if self._deadline is None or now < self._deadline or away:
+            return
+        if self.phase is Phase.CONNECTING:
+            self._start_without(now)
+        elif self.phase is Phase.RELEASED:
+            self._conclude(now, late=True)
+        elif self.phase is Phase.IDLE:
+            self._fail(Cause.TOO_FEW, f"{self._why}{self._absent()} did not come back")
+        elif self.phase is Phase.EVALUATING:
+            asking = self._open_question(self.name)
+            missing = sorted(set(asking.question.cohort) - asking.answered)
+            # Waited for once; an evaluator that says nothing must not cost every round a deadline.
+            self._mute.update(missing)
+            self.tell(Said(text=f"no score from {', '.join(missing)}", warning=True))
+            self._end_evaluation(now)
+        else:
+            self._fail(Cause.TIMEOUT, f"{Cause.TIMEOUT.value} while {self.phase.value}: {self._waiting_for()}")
+
+    def _start_without(self, now: float) -> None:
+        """At the join deadline, begin with who is here if that is enough."""
+        if self._session is not None and (self._pending is not None or self._round >= self._plan.rounds):
+            # What is left is between us and the holders, or with nobody.
+            missing = [holder for holder in self._holders if holder not in self._connected]
+            if not missing or self._round >= self._plan.rounds:
+                self._open_session(now)
+                return
+        missing = [holder for holder in self._holders if holder not in self._connected]
+        here = [name for name in self._data_owners if name in self._connected]
+        needed = max(self.charter.rules.minimum_cohort, self._plan.cohort)
+        if missing or len(here) < needed:
+            absent = missing + [name for name in self._data_owners if name not in self._connected]
+            waited = self.charter.rules.deadlines.join
+            self.finish(f"not connected within {waited:g} s: {', '.join(absent)}")
+            return
+        self._open_session(now)
+
+    def _waiting_for(self) -> str:
+        asking = self._asking
+        if asking is None:
+            silent: Sequence[str] = sorted(set(self._holders) - set(self._nonces))
+        elif self.phase is Phase.OFFERING:
+            silent = sorted(set(self._holders) - set(asking.offers))
+        elif self.phase is Phase.COLLECTING:
+            silent = sorted(set(self._holders) - set(asking.closes))
+        else:
+            silent = self._holders
+        return f"nothing from {', '.join(silent)} as seen by {self.name}"
+
+    def next_deadline(self) -> float | None:
+        """Return when `tick` has something to do."""
+        away = [holder for holder in self._holders if holder in self._lost] if self._needs_holders else []
+        waits = [self._lost[holder][0] + self.charter.rules.deadlines.absence for holder in away]
+        if self._deadline is not None and not away:
+            waits.append(self._deadline)
+        if self.phase is Phase.EVALUATING and self._asking is not None:
+            silent = set(self._asking.question.cohort) - self._asking.answered
+            if silent and silent <= set(self._lost):
+                waits.append(max(self._lost[name][0] for name in silent) + limits.ABSENCE)
+        return min(waits, default=None)
+
+    # --- small things
+
+    @property
+    def _needs_holders(self) -> bool:
+        return self.phase not in (Phase.CONNECTING, Phase.ENDED)
+
+    @property
+    def _holders_here(self) -> bool:
+        return set(self._holders) <= self._connected
+
+    def _absent(self) -> str:
+        cohort = self._unfinished.cohort if self._unfinished is not None else self._data_owners
+        missing = [name for name in (*self._holders, *cohort) if name not in self._connected]
+        minimum = self.charter.rules.minimum_cohort
+        return f"{', '.join(missing)} (the minimum cohort is {minimum})"
+
+    def _open_question(self, peer: str) -> Asking:
+        if self._asking is None:
+            raise WrongOpenRound("answers a question that is not open", party=peer)
+        return self._asking
+
+    def _tell_all(self, message: Message) -> None:
+        for party in sorted(self._connected):
+            self.send(party, message)
