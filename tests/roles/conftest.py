@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from tertium.learning.numpy_task import NumpyTask, Planted
+from tertium.learning.task import ServerOptimiser
 from tertium.owner.machine import ModelOwner
 from tertium.owner.store import OwnerStore
 from tertium.protocol.charter import Deadlines, Mode, Rules, SchemeName
@@ -16,7 +17,7 @@ from tertium.protocol.messages import CloseList, RoundRecord, RoundStatement
 from tertium.protocol.progress import Ended, Progress, RefusedProgress, RoundDone, Said
 from tertium.protocol.rounds import Phase
 from tertium.protocol.site import OwnerPlan
-from tertium.simulation.federation import Federation, Network
+from tertium.simulation.federation import OWNER, Federation, Network
 from tertium.workers.data_owner import DataOwner
 
 NAMES = ("alice", "bob", "carol", "dave", "erin", "frank", "grace")
@@ -33,6 +34,7 @@ class Run(Federation):
         given = dict(machines or {})
         for name in args[0]:
             given[name] = self._watched(given.get(name, DataOwner))
+        self.owner_task = args[1]
         super().__init__(*args, machines=given, **kwargs)
 
     def _watched(self, kind: type[DataOwner]) -> type[DataOwner]:
@@ -46,6 +48,37 @@ class Run(Federation):
                 super().worked(tag, result, now)
 
         return Watched
+
+    def restart(self, name: str, *, after: float = 0.2) -> None:
+        """End a party as a crash does, and start it again with the same journal (and checkpoints) a little later."""
+        self.lose(name)
+        back = self.clock.now + after
+        while self.clock.now < back:
+            self.turn()
+            self.clock.now += 0.02
+        if name == OWNER:
+            self.begin_again()
+        self._add(name)
+        for peer in self._dials(name):
+            self.lanes[name].connect(peer)
+
+    def begin_again(self) -> None:
+        """Give the model owner's next process its model, from the newest checkpoint if there is one."""
+        self.model = self.owner_task.global_model(self.plan.seed, ServerOptimiser(None, {}, self.plan.reduction))
+        newest = self.store.newest()
+        if newest is not None:
+            self.model.load(newest[1])
+
+    def _machine(self, name: str) -> Any:
+        newest = self.store.newest()
+        if name != OWNER or newest is None:
+            return super()._machine(name)
+        kind, done = self._classes.get(name, ModelOwner), newest[0]
+        self._classes[name] = lambda *args: kind(*args, rounds_done=done)
+        try:
+            return super()._machine(name)
+        finally:
+            self._classes[name] = kind
 
     def said(self, name: str, kind: type[Progress] = Said) -> list[Any]:
         return [progress for progress in self.progress[name] if isinstance(progress, kind)]
