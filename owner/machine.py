@@ -19,6 +19,7 @@ from ..crypto.ring import Words
 from ..crypto.sealing import RoundKey
 from ..protocol import limits
 from ..protocol.codec import encode
+from ..protocol.errors import SiteFileError
 from ..protocol.exchange import Incoming, RoundContext
 from ..protocol.machine import Dial, Drop, Expect, Permit, Provide, Work
 from ..protocol.messages import (
@@ -253,7 +254,7 @@ class ModelOwner(OwnerSession):
         asking = self._asking
         if asking is None or tag != asking.name.hex() or self.phase is not Phase.APPLYING:
             return
-        if isinstance(result, OSError):
+        if isinstance(result, SiteFileError | OSError):
             # A full disk: nothing is lost by ending here. The release is asked for again, when there is room.
             self.finish(f"the model after round {asking.question.round} could not be written: {result}")
             return

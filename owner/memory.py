@@ -70,7 +70,7 @@ class Memory:
 
     def sign_question(self, signed: Signed, key: RoundKey) -> None:
         """Note a question and the key to its answer, before it is sent; the attempt before it is forgotten."""
-        self._journal.write(Write.QUESTION_SIGNED, QuestionKept(signed, key.secret), scrub=True)
+        self._journal.write(Write.QUESTION_SIGNED, QuestionKept(signed, key.secret))
 
     def take_step(self) -> None:
         """Forget question and key: the aggregate is applied and checkpointed."""

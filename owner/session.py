@@ -1,8 +1,8 @@
 """A model owner's session: who is connected, how a session is opened, gone on with and ended, and the deadlines.
 
 What is asked in it, round by round, is in `machine.py`. A party that is gone is waited for: a data owner as long as a
-round can do without it, a secure worker for `deadlines.absence`. An attempt that a holder aborted is made again where that
-can help; else the session ends in one sentence, signed, and the model stays as it was after the last checkpoint.
+round can do without it, a secure worker for `deadlines.absence`. An attempt that a holder aborted is made again where
+that can help; else the session ends in one sentence, signed, and the model stays as it was after the last checkpoint.
 """
 
 from abc import abstractmethod

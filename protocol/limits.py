@@ -47,8 +47,8 @@ BULK_DRAIN = 30.0
 HANDSHAKE = 5.0
 """A connection that has not finished its handshake by then is dropped."""
 BACKLOG = 4096
-"""Connections the kernel keeps until we take them; with libzmq's 100, a crowd of strangers keeps honest ones waiting for
-seconds, since the kernel drops their first packets."""
+"""Connections the kernel keeps until we take them. With libzmq's 100 a crowd of strangers keeps honest ones waiting for
+seconds: the kernel drops their first packets."""
 CONTROL_QUEUE = 64
 PING_EVERY = 2.0
 SILENCE = 10.0
@@ -69,9 +69,10 @@ FRAMES_A_POLL = 64
 FLOOD_RATE = 256 * KIB
 """Bytes of control frames a second a party may send for long. A round takes a few KiB of a party, and a credit for each
 4 MiB of a body; checking the signature of one announcement takes as long as moving 1 MiB."""
-FLOOD_LEAST, FLOOD_MOST = 256, 16 * KIB
-"""What a frame counts for in that, at least and at most: looking at it is most of the cost of a small one, and one that
-lists every party of a large charter is honest."""
+FLOOD_LEAST = 256
+"""What the smallest frame counts for in that: looking at it is most of its cost."""
+FLOOD_MOST = 16 * KIB
+"""What the largest frame counts for in that: one that lists every party of a large charter is honest."""
 FLOOD_BURST = 2 * MIB
 """Bytes beyond that rate before a party is cut off: more than a queue full of frames that count for the most."""
 BANISHED = 10.0

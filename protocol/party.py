@@ -5,7 +5,7 @@ Rules:
   verified, nothing else from that connection reaches the machine.
 - A refused message is told to its sender by the name of the error and to our operator, and changes nothing else.
 - Effects are carried out in the order in which the machine gave them.
-- A journal that fails stops the party at once, effects that were queued and all: to the others that is a crash.
+- A journal or file that cannot be written stops the party at once, effects that were queued and all: to the others that is a crash.
 - The loop never waits for a peer, only for `poll`, and that no longer than the next deadline.
 """
 
@@ -16,12 +16,12 @@ import time
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from ..crypto.errors import Misbehaviour
+from ..crypto.errors import Misbehaviour, Misuse
 from ..crypto.identity import Identity
 from . import limits
 from .charter import Charter
 from .codec import decode_message, encode
-from .errors import IllegalMessage, JournalError, LaneError, PeerLost, WrongCharter, WrongSender
+from .errors import IllegalMessage, LaneError, PeerLost, WrongCharter, WrongSender
 from .lanes.base import BulkDown, BulkUp, Down, Event, Frame, Lanes, Record, Refused, Up
 from .machine import Dial, Drop, Effect, Expect, Finish, Machine, Permit, Provide, Send, Tell, Work
 from .messages import Credit, Grant, Hello, HelloStatement, Message, Refusal
@@ -185,11 +185,12 @@ class Party:
     def step(self, timeout: float) -> None:
         """Take one turn: what came in, what is due, what goes out. Waits at most `timeout` seconds.
 
-        A journal that cannot be written ends the party there and then: nothing it has not written down is done.
+        A journal or a file that cannot be written ends the party there and then: what it has not written down, it does
+        not do.
         """
         try:
             self._step(timeout)
-        except JournalError as error:
+        except Misuse as error:
             self.machine.take_effects()
             self.machine.finished = True
             self._carry_out(Finish(str(error)))

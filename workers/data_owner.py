@@ -289,11 +289,16 @@ class DataOwner(Recipient):
         if before is not None:
             before.kept = kept
             return
-        self._sent.append(_Sent(kept))
-        rounds = sorted({sent.kept.round for sent in self._sent})[-KEPT:]
         # A later round's record makes an earlier one's old news; two cover a record that is late.
-        self._miss_records([sent for sent in self._sent if sent.kept.round not in rounds])
-        self._sent = [sent for sent in self._sent if sent.kept.round in rounds]
+        rounds = sorted({kept.round, *(sent.kept.round for sent in self._sent if self._of_session(sent, kept))})[-KEPT:]
+        old = [sent for sent in self._sent if not self._of_session(sent, kept) or sent.kept.round not in rounds]
+        self._miss_records(old)
+        self._sent = [sent for sent in self._sent if sent not in old]
+        self._sent.append(_Sent(kept))
+
+    @staticmethod
+    def _of_session(sent: _Sent, kept: SentKept) -> bool:
+        return sent.kept.session == kept.session
 
     def _find_sent(self, open_round: bytes) -> _Sent | None:
         return next((sent for sent in self._sent if sent.kept.open_round == open_round), None)
