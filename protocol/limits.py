@@ -58,7 +58,7 @@ LOG_WINDOW = 10.0
 LOG_LINES = 100
 """Refusals and warnings shown in that time; the rest are counted, or a stranger could fill a disk with our log."""
 ABSENCE = 3.0
-"""How long a round waits for the return of a lost party it can do without. One that it needs has `deadlines.absence`."""
+"""How long a round waits for a lost party that it can do without; one that it needs has `deadlines.absence`."""
 ATTEMPTS = 8
 """Most attempts at one round: a crash is also a way to drop somebody, so there is an end to them."""
 RECONNECT_FIRST = 0.05

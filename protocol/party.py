@@ -5,7 +5,7 @@ Rules:
   verified, nothing else from that connection reaches the machine.
 - A refused message is told to its sender by the name of the error and to our operator, and changes nothing else.
 - Effects are carried out in the order in which the machine gave them.
-- A journal or file that cannot be written stops the party at once, effects that were queued and all: to the others that is a crash.
+- A journal or file that cannot be written stops the party at once, queued effects and all: to others, a crash.
 - The loop never waits for a peer, only for `poll`, and that no longer than the next deadline.
 """
 
