@@ -5,17 +5,19 @@ Run:
     python -m benchmarks arithmetic     ring and keystream, ratios to a copy
     python -m benchmarks ingest         a secure worker's ingest beside a bare loop, 1 and 3 senders
     python -m benchmarks rounds         round latency, memory for cohorts of 3 and 30, bytes on the wire, start-up
+    python -m benchmarks flood          rounds and the secure worker's memory under 1,000 hostile connections
     python -m benchmarks accuracy       federated against centralised, five seeds, real processes
 """
 
 import sys
 
-from . import accuracy, arithmetic, ingest, rounds
+from . import accuracy, arithmetic, flood, ingest, rounds
 
 BENCHMARKS = {
     "arithmetic": lambda: arithmetic.main([]),
     "ingest": lambda: ingest.main([]),
     "rounds": lambda: rounds.main([]),
+    "flood": lambda: flood.main([]),
     "accuracy": accuracy.main,
 }
 
