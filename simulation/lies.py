@@ -1,0 +1,150 @@
+"""Hostile machines that lie with a plan: each a role's real machine with one thing changed, and nothing random in it.
+
+`hostile.py` sends anything at any time; most of that is refused at the first check. These go on until a check deep in
+the protocol refuses them, or nothing does and an invariant breaks.
+"""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from ..crypto.labels import Label
+from ..crypto.ring import to_wire
+from ..crypto.sealing import RoundKey
+from ..owner.questions import next_attempt
+from ..protocol.charter import Role
+from ..protocol.codec import decode_as
+from ..protocol.exchange import Outgoing
+from ..protocol.machine import Dial, Provide, Send
+from ..protocol.messages import Grant, Invitation, ProposeRound, Ready, Release, RoundOffer, Signed
+from ..protocol.statements import sign
+
+if TYPE_CHECKING:
+    Change = Callable[[type[Any]], type[Any]]
+
+
+def uploads_twice(kind: type[Any]) -> type[Any]:
+    """A data owner that seals its update a second time and announces both, before and after its receipt."""
+
+    class UploadsTwice(kind):  # type: ignore[misc]
+        _more: Outgoing | None = None
+
+        def _seal(self, asked: Any, vector: Any) -> None:
+            super()._seal(asked, vector)
+            for holder in self._holders:
+                section = to_wire(vector.words)
+                self._more = self.exchange.seal(
+                    Label.CONTRIBUTION, asked.context, holder, asked.holder_keys[holder], [section]
+                )
+                self.send(holder, Ready(head=self._more.head))
+
+        def on_grant(self, peer: str, message: Grant, now: float) -> None:
+            if self._more is not None and message.ticket.subject == self._more.subject:
+                self.effect(Provide(peer, self._more))
+                self.effect(Dial(peer, message.ticket))
+                return
+            super().on_grant(peer, message, now)
+
+        def _on_receipted(self, peer: str, message: Any, now: float) -> None:
+            for upload in self._uploads.values():
+                self.send(peer, Ready(head=upload.outgoing.head))
+            if self._more is not None:
+                self.send(peer, Ready(head=self._more.head))
+            self._more = None
+            super()._on_receipted(peer, message, now)
+
+    return UploadsTwice
+
+
+def stands_still(kind: type[Any]) -> type[Any]:
+    """A model owner that never takes a step and asks about one model over other sets: their difference is an update."""
+
+    class StandsStill(kind):  # type: ignore[misc]
+        def _apply(self, question: Any, total: Any, contributors: int, **more: Any) -> Any:
+            self._model.apply = lambda *_: None
+            return super()._apply(question, total, contributors, **more)
+
+        def _new_question(self, purpose: Any, number: int, cohort: tuple[str, ...]) -> Any:
+            if number > 1 and len(cohort) > self.charter.rules.minimum_cohort:
+                cohort = cohort[number % 2 :][: len(cohort) - 1]
+            return super()._new_question(purpose, number, cohort)
+
+    return StandsStill
+
+
+def stands_still_quietly(kind: type[Any]) -> type[Any]:
+    """A model owner that never takes a step and asks the same cohort, but lets one of them not hear of it."""
+
+    class Quietly(stands_still(kind)):  # type: ignore[misc]
+        def _new_question(self, purpose: Any, number: int, cohort: tuple[str, ...]) -> Any:
+            return kind._new_question(self, purpose, number, cohort)
+
+        def _invite(self, now: float) -> None:
+            super()._invite(now)
+            question = self._asking.question
+            if question.round > 1:
+                _withhold(self, question.cohort[-1:])
+
+    return Quietly
+
+
+def _withhold(machine: Any, names: tuple[str, ...]) -> None:
+    for effect in [each for each in machine._effects if isinstance(each, Send)]:
+        if isinstance(effect.message, Invitation) and effect.peer in names:
+            machine._effects.remove(effect)
+
+
+def asks_again(kind: type[Any]) -> type[Any]:
+    """A model owner that, with a release in hand, asks for another attempt at the same round, and then goes on."""
+
+    class AsksAgain(kind):  # type: ignore[misc]
+        _asked_again = False
+
+        def _on_release(self, peer: str, message: Release, now: float) -> None:
+            super()._on_release(peer, message, now)
+            if not self._asked_again and self._asking is not None:
+                self._asked_again = True
+                again = next_attempt(self.identity, self._asking.question)
+                self.send(peer, ProposeRound(open_round=again[1]))
+
+    return AsksAgain
+
+
+def counts_only_some(kind: type[Any]) -> type[Any]:
+    """A model owner that asks everybody and passes the invitation on to a few, so that the rest look absent."""
+
+    class CountsSome(kind):  # type: ignore[misc]
+        def _invite(self, now: float) -> None:
+            super()._invite(now)
+            _withhold(self, self._asking.question.cohort[2:])
+
+    return CountsSome
+
+
+def swaps_keys(kind: type[Any]) -> type[Any]:
+    """A model owner that passes on offers with keys of its own in them, under the secure worker's name."""
+
+    class SwapsKeys(kind):  # type: ignore[misc]
+        def _invitation(self, asking: Any) -> Invitation:
+            honest, offers = super()._invitation(asking), []
+            for signed in honest.offers:
+                offer = msgspec.structs.replace(decode_as(RoundOffer, signed.statement), key=RoundKey().public)
+                forged = sign(self.identity, offer)
+                offers.append(Signed(signed.signer, forged.statement, forged.signature))
+            return Invitation(open_round=honest.open_round, offers=tuple(offers))
+
+    return SwapsKeys
+
+
+LIES: dict[Role, "dict[str, Change]"] = {
+    Role.DATA_OWNER: {"uploads twice": uploads_twice},
+    Role.MODEL_OWNER: {
+        "stands still": stands_still,
+        "stands still quietly": stands_still_quietly,
+        "asks again": asks_again,
+        "counts only some": counts_only_some,
+        "swaps keys": swaps_keys,
+    },
+}
+"""What a liar of a role may do, by name; a scenario names one."""

@@ -1,0 +1,123 @@
+"""A party ends exactly where its plan says, and goes on from its journal."""
+
+from typing import Any
+
+import pytest
+from tertium.protocol.charter import Role
+from tertium.protocol.errors import JournalError
+from tertium.protocol.journal import WRITES, Write
+from tertium.secure_worker.gate import SlotKept
+from tertium.simulation.crashes import Crash, CrashPlan, CrashSchedule, FaultyJournal
+from tertium.simulation.scenario import SENT, ClockTrouble
+
+SLOT = SlotKept(bytes(32), 1, bytes(32))
+
+
+def journal(*plans: CrashPlan) -> FaultyJournal:
+    schedule = CrashSchedule(list(plans))
+    return FaultyJournal(None, party="third", role=Role.SECURE_WORKER, signing=bytes(32), schedule=schedule)
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("at", ["write RELEASE_DECIDED", "write"])
+def test_a_crash_at_a_write_is_before_or_after_its_commit(when: str, at: str) -> None:
+    made = journal(CrashPlan("third", at, 2, when))
+    made.write(Write.RELEASE_DECIDED)
+    with pytest.raises(Crash):
+        made.write(Write.RELEASE_DECIDED, SLOT)
+    assert (made.read(SlotKept, SLOT.key) is not None) == (when == "after")
+    made.reopen()
+    made.write(Write.RELEASE_DECIDED, SLOT)
+    assert made.read(SlotKept, SLOT.key) == SLOT
+
+
+def test_a_full_disk_stays_full_until_the_party_is_started_anew() -> None:
+    made = journal(CrashPlan("third", "full", 1))
+    for _ in range(2):
+        with pytest.raises(JournalError):
+            made.write(Write.RELEASE_DECIDED, SLOT)
+    assert made.is_full
+    assert made.read(SlotKept, SLOT.key) is None
+    made.reopen()
+    made.write(Write.RELEASE_DECIDED, SLOT)
+    assert made.read(SlotKept, SLOT.key) == SLOT
+
+
+PARTY = {Role.MODEL_OWNER: "owner", Role.SECURE_WORKER: "third", Role.DATA_OWNER: "alice", Role.EVALUATOR: "vera"}
+LOST_ATTEMPT = CrashPlan("third", "Send Receipted", 2, "after", "after its last words", 0.3)
+NO_OWNER = CrashPlan("owner", "Send SendModel", 4, "after", "after its last words", None)
+NO_OWNER_FOR_VERA = CrashPlan("owner", "Send SendModel", 5, "after", "after its last words", None)
+LEADS_TO: dict[tuple[str, str], dict[str, Any]] = {
+    ("third", "ATTEMPT_ABORTED"): {"crashes": (LOST_ATTEMPT,)},
+    ("owner", "SESSION_ENDED"): {"declines": ("alice", "bob")},
+    ("alice", "ABANDONED"): {"crashes": (NO_OWNER,), "clocks": (ClockTrouble("alice", 5.0, "jumps", 300.0),)},
+    ("vera", "ABANDONED"): {"crashes": (NO_OWNER_FOR_VERA,), "clocks": (ClockTrouble("vera", 5.0, "jumps", 300.0),)},
+}
+"""What must have gone wrong before, for the writes that an undisturbed run never comes to."""
+ENDS_WITHOUT_SUCCESS = {"SESSION_ENDED", "ABANDONED"}
+POINTS = [
+    *[(PARTY[role], f"write {write.name}") for role, writes in WRITES.items() for write in Write if write in writes],
+    *[(PARTY[role], f"Send {name}") for role, names in SENT.items() for name in names],
+    *[("third", name) for name in ("Expect", "Permit", "Provide", "Drop", "Finish")],
+    *[("owner", name) for name in ("Expect", "Permit", "Provide", "Dial", "Work", "Finish")],
+    *[("alice", name) for name in ("Expect", "Provide", "Dial", "Drop", "Work", "Finish")],
+    *[("vera", name) for name in ("Expect", "Dial", "Work")],
+]
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize(("party", "at"), POINTS, ids=[f"{party}: {at}" for party, at in POINTS])
+def test_a_party_that_ends_there_and_is_soon_back_costs_nothing(play: Any, party: str, at: str, when: str) -> None:
+    plan = CrashPlan(party, at, 1, when, "after its last words", 0.2)
+    name = at.removeprefix("write ")
+    before = LEADS_TO.get((party, name), {})
+    world = play(**{**before, "crashes": (*before.get("crashes", ()), plan), "rounds": 1, "evaluator": True})
+    assert plan in world.schedules[party].fired
+    assert world.broken == []
+    if name in ENDS_WITHOUT_SUCCESS:
+        assert world.parties[party].error
+        return
+    assert len(world.released) == 1
+    assert world.parties["owner"].error is None
+
+
+def test_the_messages_that_are_sent_are_the_ones_a_crash_is_tried_at(play: Any) -> None:
+    """A message that is new has a crash before and after it, or this fails."""
+    world = play(rounds=2, evaluator=True)
+    of_connections = {"Hello", "Credit", "Grant"}
+    for role, names in SENT.items():
+        party = PARTY[role]
+        said = {entry[4] for entry in world.trace if entry[1:3] == ("says", party)} - of_connections
+        assert said == set(names), party
+
+
+def test_an_attempt_that_is_lost_is_made_again(play: Any) -> None:
+    plan = CrashPlan("third", "Send Receipted", 3, "after", "after its last words", 0.2)
+    world = play(crashes=(plan,))
+    assert world.broken == []
+    assert sorted(question.attempt for question in world.questions.values()) == [0, 1]
+
+
+@pytest.mark.parametrize("party", ["owner", "third", "alice"])
+def test_a_full_disk_ends_a_party_in_a_sentence_and_it_goes_on_with_room(play: Any, party: str) -> None:
+    plan = CrashPlan(party, "full", 2, back_after=1.0)
+    world = play(crashes=(plan,))
+    assert world.broken == []
+    ends = [entry for entry in world.trace if entry[1:3] == ("ends", party)]
+    assert "disk is full" in ends[0][3]
+    assert world.parties["owner"].error is None
+
+
+def test_a_party_that_never_comes_back_ends_the_others(play: Any) -> None:
+    plan = CrashPlan("third", "write CONTRIBUTION_ADDED", 2, "before", "without a word", None)
+    world = play(crashes=(plan,))
+    assert world.broken == []
+    assert "third" in world.lost
+    assert all(party.error for party in world.parties.values())
+
+
+def test_a_secure_worker_that_forgets_its_sessions_is_asked_in_time(play: Any) -> None:
+    """Found by seed 1222: what an answer had to come within began before the asked one was gone."""
+    world = play(crashes=(CrashPlan("third", "full", 1, back_after=5.0),))
+    assert world.broken == []
+    assert world.parties["owner"].error is None
