@@ -38,6 +38,7 @@ torture: $(VENV)/dev.stamp
 	$(BIN)/python -m tertium.simulation.torture --seeds 0:10000 --jobs 2 $(ARGS)
 	$(BIN)/python tests/mutants/mutants.py --jobs 2
 	TERTIUM_TORTURE=1 $(BIN)/python -m pytest -n 4 tests/e2e/test_kills.py
+	$(BIN)/python tests/sequences/sequence_run.py --sequences 0:1000000 --jobs 2
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

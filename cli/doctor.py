@@ -60,15 +60,15 @@ def doctor(
 ) -> int:
     """Check a party's set-up before a run, and say how to mend it.
 
-    Keys, charter, signatures, site file, tasks, state folder, disk, clock, core files, swap, ports, peers. Nothing is
-    recorded and no secret is printed. A peer that is not started yet is a warning. Exit status 0 if nothing failed,
-    else 1.
+    Keys, charter, signatures, site file, tasks, state folder, journal, disk, clock, core files, swap, ports, peers.
+    Nothing is recorded and no secret is printed. A peer that is not started yet is a warning. Exit status 0 if nothing
+    failed, else 1.
     """
     now = datetime.now(UTC)
     path = charter_path or folder / "charter.toml"
     setup, findings = doctor_party.examine(folder, path, now)
     findings += doctor_party.tasks(setup, load=not no_tasks, seconds=task_seconds)
-    findings += doctor_party.state(folder)
+    findings += doctor_party.state(setup)
     findings.append(doctor_host.clock(now, (folder / SECRET, path, signatures_path(path))))
     findings += doctor_host.memory()
     if not no_network and setup.us is not None and setup.charter is not None:

@@ -28,7 +28,8 @@ from ..crypto.identity import Identity
 from ..protocol import charter as charters
 from ..protocol.charter import Charter, Mode, Role, SignatureState
 from ..protocol.charter import Party as Line
-from ..protocol.errors import CharterError
+from ..protocol.errors import CharterError, JournalError
+from ..protocol.journal import FILE, look
 from ..protocol.site import Site, load_site
 from .doctor_finding import Answer, Finding, fail, ok, warn
 from .keygen import CARD, SECRET
@@ -74,8 +75,9 @@ def examine(folder: Path, charter_path: Path, now: datetime) -> tuple[Setup, lis
     return Setup(folder, charter_path, identity, charter, us, site), findings
 
 
-def state(folder: Path) -> list[Finding]:
-    """Look at the folder that runs write to, and at the room on its disk."""
+def state(setup: Setup) -> list[Finding]:
+    """Look at the folder that runs write to, at the journal in it, and at the room on its disk."""
+    folder = setup.folder
     path = folder / _STATE
     there = path if os.path.lexists(path) else folder
     findings = []
@@ -93,15 +95,49 @@ def state(folder: Path) -> list[Finding]:
         findings.append(warn(_STATE, sentence, f"chmod 700 {path}"))
     else:
         findings.append(ok(_STATE, f"{path} can be written, by this user alone"))
+    if there is path:
+        findings.append(_journal(path / FILE, setup.identity))
     free = shutil.disk_usage(there).free
-    words = f"{free / 2**30:.1f} GiB free for {path}"
+    words = f"{free / 2**30:.1f} GiB free for {path}; {_needed(setup)}"
     if free < LITTLE_DISK:
         findings.append(fail("disk", words, "make room; a run that cannot write what it decided stops"))
     elif free < ENOUGH_DISK:
-        findings.append(warn("disk", words, "make room for the model's checkpoints and for records of every round"))
+        findings.append(warn("disk", words, "make room; --out of `tertium owner run` names another disk"))
     else:
         findings.append(ok("disk", words))
     return findings
+
+
+def _journal(path: Path, identity: Identity | None) -> Finding:
+    """Look whether the next start can go on from what earlier runs of this party wrote; changes no byte of it."""
+    if not os.path.lexists(path):
+        return ok("journal", f"{path} is not there yet; the first run makes it")
+    if identity is None:
+        return warn("journal", f"{path} cannot be told from another party's", "mend the keys first")
+    try:
+        found = look(path, identity.name)
+    except JournalError as error:
+        remedy = "keep the file; what a party forgets without it: docs/operating.md, when a machine is restarted"
+        if "is in use" in str(error):
+            remedy = "leave it running, or stop it before another run: one process a party"
+        elif "is the journal of" in str(error):
+            remedy = "put back this party's own state folder; that journal belongs to the other party"
+        return fail("journal", str(error), remedy)
+    return ok("journal", f"{path} {found}")
+
+
+def _needed(setup: Setup) -> str:
+    """Say how much a party of this role writes: only what grows with the model counts."""
+    role = setup.us.role if setup.us is not None else None
+    if role is Role.SECURE_WORKER:
+        word = 4
+        if setup.charter is not None:
+            with contextlib.suppress(TertiumError):
+                word = setup.charter.plan.dtype.itemsize
+        return f"a release takes twice its sum, {2 * word} bytes for each number of the model, until the next round"
+    if role is Role.MODEL_OWNER:
+        return "three checkpoints, each with the optimiser's state, and a record a round"
+    return "digests and receipts take little"
 
 
 def tasks(setup: Setup, *, load: bool, seconds: float) -> list[Finding]:

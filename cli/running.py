@@ -1,8 +1,8 @@
 """What the four `run` commands share: open a party's folder, admit the charter, drive the machine to its end.
 
 A party's folder holds `secret.toml`, `public.toml`, optionally `site.toml`, and `state/`, which runs write to. Nothing
-here decides anything about the protocol. Exit status: 0 done, 2 for what this operator can mend, 3 when others or the
-network ended it, 130 after an interrupt, 143 after a request to terminate.
+here decides anything about the protocol. Exit status: 0 done, 2 for what this operator can mend (a full disk in the
+middle of a run too), 3 when others or the network ended it, 130 after an interrupt, 143 after a request to terminate.
 """
 
 import contextlib
@@ -34,7 +34,7 @@ from ..protocol.machine import Machine
 from ..protocol.party import Party, Report
 from ..protocol.progress import Ended, Opened, Progress, Said, Sealed, Started
 from ..protocol.site import Site, addresses, load_site
-from .errors import INTERRUPTED, MISBEHAVIOUR, OK
+from .errors import INTERRUPTED, MISBEHAVIOUR, MISUSE, OK
 from .keygen import SECRET
 
 TERMINATED = 143
@@ -56,6 +56,12 @@ class Workplace:
     def state(self) -> Path:
         """Where this party's runs write."""
         return self.folder / "state"
+
+    def __enter__(self) -> "Workplace":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.journal.close()
 
 
 def options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -189,7 +195,7 @@ def run_machine(workplace: Workplace, machine: Machine, text: str, *, watch_stdi
         return _leave(party, INTERRUPTED if received[0] == signal.SIGINT else TERMINATED)
     if error is not None:
         click.echo(f"tertium: {_printable(error)}", err=True)
-        return _leave(party, MISBEHAVIOUR)
+        return _leave(party, MISUSE if party.mendable else MISBEHAVIOUR)
     return _leave(party, OK)
 
 

@@ -32,8 +32,10 @@ def secure_worker() -> None:
 )
 def run(*, folder: Path, charter_path: Path | None, as_json: bool, watch_stdin: bool, once: bool, memory: int) -> int:
     """Listen, admit contributions, release aggregates, until stopped (or, with --once, until the session ends)."""
-    with failures_reported(printer(as_json=as_json)):
-        workplace = open_workplace(Role.SECURE_WORKER, folder, charter_path, as_json=as_json)
+    with (
+        failures_reported(printer(as_json=as_json)),
+        open_workplace(Role.SECURE_WORKER, folder, charter_path, as_json=as_json) as workplace,
+    ):
         machine = SecureWorker(
             workplace.identity,
             workplace.charter,

@@ -45,8 +45,10 @@ def run_evaluator(*, folder: Path, charter_path: Path | None, as_json: bool, wat
 
 
 def _run(role: Role, folder: Path, charter_path: Path | None, *, as_json: bool, watch_stdin: bool) -> int:
-    with failures_reported(printer(as_json=as_json)):
-        workplace = open_workplace(role, folder, charter_path, as_json=as_json)
+    with (
+        failures_reported(printer(as_json=as_json)),
+        open_workplace(role, folder, charter_path, as_json=as_json) as workplace,
+    ):
         trainers = {}
         for name, entry in workplace.site.tasks.items():
             with of_task(name):

@@ -7,10 +7,14 @@ too, since a rename is durable only then. What is read is judged by the open des
 import contextlib
 import errno
 import os
+import re
 import stat
 from pathlib import Path
 
 from .labels import Buffer
+
+UNFINISHED = re.compile(r"\..+\.[0-9a-f]{16}\.new")
+"""Names of files that were being written when a process was killed."""
 
 
 def read_bounded(path: Path, limit: int) -> bytes:

@@ -38,6 +38,8 @@ class Applied:
     contributors: int
     metrics: dict[str, float]
     score: Score | None
+    model: bytes
+    """Digest of the model after it."""
 
 
 @dataclass
@@ -155,14 +157,18 @@ class Asking:
         header = self.exchange.examine(head, Label.AGGREGATE, self.context, peer, self.key, sections)
         if header.close != name or header.contributors != len(close.contributions):
             raise SplitView("releases a sum over another set than it closed with", party=peer)
-        self.heads[peer] = head
-        return self.fetch(peer)
+        return self._open(peer, head)
 
     def fetch(self, peer: str) -> Incoming:
         """Return what is ready to receive the body of a release, from its first byte."""
-        self.releases[peer] = self.exchange.open(self.heads[peer], self.key)
+        return self._open(peer, self.heads[peer])
+
+    def _open(self, peer: str, head: SealedHead) -> Incoming:
+        # A wrapped key that opens nothing is refused here, and then nothing of it is kept.
+        incoming = self.exchange.open(head, self.key)
+        self.heads[peer], self.releases[peer] = head, incoming
         self.fetching.add(peer)
-        return self.releases[peer]
+        return incoming
 
     def lost(self, peer: str) -> bytes | None:
         """Note that a holder's connection is gone; return the subject of the release that does not come over it."""

@@ -247,7 +247,7 @@ class ModelOwner(OwnerSession):
         self._model.apply(question.kind, list(reduced))
         self._store.checkpoint(self._model, question.round)
         score = self._model.evaluate() if scored else None
-        return Applied(contributors, decoded.metrics, score)
+        return Applied(contributors, decoded.metrics, score, self._digest_of_model())
 
     def worked(self, tag: str, result: Any, now: float) -> None:
         """Note that the step was taken, or that it could not be."""
@@ -256,14 +256,13 @@ class ModelOwner(OwnerSession):
             return
         if isinstance(result, SiteFileError | OSError):
             # A full disk: nothing is lost by ending here. The release is asked for again, when there is room.
-            self.finish(f"the model after round {asking.question.round} could not be written: {result}")
-            return
+            raise SiteFileError(f"the model after round {asking.question.round} could not be written: {result}")
         if not isinstance(result, Applied):
             self._fail(Cause.LOCAL, f"the aggregate of round {asking.question.round} could not be applied: {result}")
             return
-        self._memory.take_step()
-        asking.applied = result
         self._round, self._reopened, self._why = asking.question.round, False, ""
+        self._memory.take_step(self._reached(result.model))
+        asking.applied = result
         self._unscored = self._plan.evaluates_after(self._round - 1)
         self.move(Step.APPLIED)
         self._deadline = now + self.charter.rules.deadlines.statement + limits.ABSENCE

@@ -1,4 +1,4 @@
-"""What a model owner must not forget: its session, and the question that is open with the key to its answer.
+"""What a model owner must not forget: its session, how far it came, and the question that is open, with its key.
 
 The key is the one secret any journal holds. It is there from before the question is sent until the aggregate is
 applied and checkpointed: without it a crash in between would lose a round that the secure worker has released.
@@ -6,8 +6,10 @@ applied and checkpointed: without it a crash in between would lose a round that 
 
 from typing import ClassVar
 
+from ..crypto.errors import Misbehaviour
 from ..crypto.sealing import RoundKey
 from ..protocol.charter import Charter, Role
+from ..protocol.errors import JournalError
 from ..protocol.journal import Entry, Journal, Write
 from ..protocol.messages import OpenRound, Signed
 from ..protocol.statements import open_signed
@@ -21,6 +23,19 @@ class SessionKept(Entry, frozen=True):
     charter: bytes
     owner_nonce: bytes
     holder_nonces: tuple[bytes, ...]
+
+
+class ReachedKept(Entry, frozen=True):
+    """How far the session came: after which round, with which model, and whose folder holds that model."""
+
+    kind: ClassVar[str] = "reached"
+
+    round: int
+    model: bytes
+    """Digest of the model as it was asked about, or will be."""
+    folder: str
+    finished: bool
+    """Whether the plan has no further round."""
 
 
 class QuestionKept(Entry, frozen=True):
@@ -60,22 +75,49 @@ class Memory:
         kept = self._journal.read(QuestionKept)
         if kept is None:
             return None
-        question = open_signed(self._charter, kept.open_round, OpenRound, Role.MODEL_OWNER)
+        try:
+            question = open_signed(self._charter, kept.open_round, OpenRound, Role.MODEL_OWNER)
+        except Misbehaviour as error:
+            raise JournalError(f"the journal holds a question that we did not sign: {error.reason}") from error
         return question, kept.open_round, RoundKey(kept.secret)
 
-    def open_session(self, owner_nonce: bytes, holder_nonces: tuple[bytes, ...]) -> None:
+    def unfinished(self) -> ReachedKept | None:
+        """Return how far the session of an earlier process came, if there is more to do in it."""
+        reached = self._journal.read(ReachedKept)
+        if self.session() is None or reached is None:
+            return None
+        return None if reached.finished and self._journal.read(QuestionKept) is None else reached
+
+    def goes_on_from(self, rounds_done: int, model: bytes, folder: str) -> bool:
+        """Whether the open session is at exactly this model: what is open in it must not be mixed with another run's.
+
+        A folder that was moved is still the same run. Where the last step is in the checkpoint and not in the journal
+        yet, nothing but the folder says so.
+        """
+        reached = self._journal.read(ReachedKept)
+        if reached is None:
+            return False
+        if (reached.round, reached.model) == (rounds_done, model):
+            return True
+        pending = self.question()
+        return pending is not None and pending[0].round == rounds_done == reached.round + 1 and reached.folder == folder
+
+    def open_session(self, owner_nonce: bytes, holder_nonces: tuple[bytes, ...], reached: ReachedKept) -> None:
         """Note a session, before anything is asked in it."""
         kept = SessionKept(self._charter.digest, owner_nonce, holder_nonces)
-        self._journal.write(Write.SESSION_OPENED, kept, forget=(QuestionKept, AbortKept), scrub=True)
+        self._journal.write(Write.SESSION_OPENED, kept, reached, forget=(QuestionKept, AbortKept), scrub=True)
 
     def sign_question(self, signed: Signed, key: RoundKey) -> None:
         """Note a question and the key to its answer, before it is sent; the attempt before it is forgotten."""
         self._journal.write(Write.QUESTION_SIGNED, QuestionKept(signed, key.secret))
 
-    def take_step(self) -> None:
+    def take_step(self, reached: ReachedKept) -> None:
         """Forget question and key: the aggregate is applied and checkpointed."""
-        self._journal.write(Write.STEP_TAKEN, forget=(QuestionKept,), scrub=True)
+        self._journal.write(Write.STEP_TAKEN, reached, forget=(QuestionKept,), scrub=True)
 
     def end_session(self, abort: Signed) -> None:
         """Note that the session ended in this abort, before anybody is told; forget what was open in it."""
-        self._journal.write(Write.SESSION_ENDED, AbortKept(abort), forget=(SessionKept, QuestionKept), scrub=True)
+        self._journal.write(Write.SESSION_ENDED, AbortKept(abort), forget=_OF_A_SESSION, scrub=True)
+
+
+_OF_A_SESSION: tuple[type[Entry], ...] = (SessionKept, ReachedKept, QuestionKept)

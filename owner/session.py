@@ -41,13 +41,20 @@ from ..protocol.site import OwnerPlan
 from ..protocol.statements import open_signed, sign
 from ..protocol.training import model_digest
 from .asking import Asking
-from .memory import Memory
+from .memory import Memory, ReachedKept
 from .store import OwnerStore
 
 _MAY_COME_AGAIN = (Cause.LOCAL, Cause.INTERRUPTED)
 """Causes of a holder's abort that another attempt can mend; others only if somebody is gone and may come back."""
-_ASKING = (Phase.OFFERING, Phase.COLLECTING, Phase.CLOSED, Phase.RECEIVING)
-"""Where a holder that comes back is asked again."""
+_ASKING = (
+    Phase.OFFERING,
+    Phase.COLLECTING,
+    Phase.CLOSED,
+    Phase.RECEIVING,
+    Phase.APPLYING,
+    Phase.RELEASED,
+)
+"""Where a holder that comes back is asked again: for its offer, its release, or the record it did not live to send."""
 
 
 class OwnerSession(Machine):
@@ -66,8 +73,12 @@ class OwnerSession(Machine):
         store: OwnerStore,
         *,
         rounds_done: int = 0,
+        anew: bool = False,
     ) -> None:
-        """`rounds_done` rounds of the plan are in `model` already (a run that is resumed)."""
+        """`rounds_done` rounds of the plan are in `model` already (a run that is resumed).
+
+        With `anew`, a session that an earlier process left is not gone on with.
+        """
         super().__init__(identity, charter, exchange)
         self.phase = Phase.CONNECTING
         self._plan = plan
@@ -82,6 +93,7 @@ class OwnerSession(Machine):
         """Evaluators that let a deadline pass in this session."""
         self._lost: dict[str, tuple[float, str]] = {}
         self._memory = Memory(charter, journal)
+        self._anew = anew
         self._nonce = new_nonce()
         self._nonces: dict[str, bytes] = {}
         self._session: bytes | None = None
@@ -105,7 +117,8 @@ class OwnerSession(Machine):
         """Wait for everybody, until the join deadline; go on with what an earlier process left."""
         self._deadline = now + self.charter.rules.deadlines.join
         session = self._memory.session()
-        if session is None:
+        model = self._digest_of_model()
+        if session is None or self._anew or not self._memory.goes_on_from(self._round, model, self._store.place):
             return
         self._nonce = session.owner_nonce
         self._nonces = dict(zip(self._holders, session.holder_nonces, strict=True))
@@ -113,17 +126,13 @@ class OwnerSession(Machine):
         if self._round >= self._plan.rounds:
             # Nothing is left but to say goodbye again, to who is still there.
             self._deadline = now + limits.ABSENCE
-        pending = self._memory.question()
-        if pending is None:
-            return
-        question = pending[0]
-        if question.round <= self._round:
-            self._memory.take_step()  # applied and checkpointed; only this note was missing
-        elif question.round == self._round + 1 and question.model == self._digest_of_model():
-            self._pending = pending
-        else:
-            # Another model than the one that was asked about: the same round must not be asked about twice.
-            self._session = None
+        self._pending = self._memory.question()
+        if self._pending is not None and self._pending[0].round <= self._round:
+            self._pending = None
+            self._memory.take_step(self._reached(model))  # applied and checkpointed; only this note was missing
+
+    def _reached(self, model: bytes) -> ReachedKept:
+        return ReachedKept(self._round, model, self._store.place, self._round >= self._plan.rounds)
 
     def _digest_of_model(self) -> bytes:
         return model_digest(self._model.layout, self._model.to_bytes())
@@ -188,7 +197,7 @@ class OwnerSession(Machine):
         self._nonces[peer] = offer.holder_nonce
         if set(self._nonces) == set(self._holders):
             nonces = tuple(self._nonces[holder] for holder in self._holders)
-            self._memory.open_session(self._nonce, nonces)
+            self._memory.open_session(self._nonce, nonces, self._reached(self._digest_of_model()))
             self._session = session_id(self.charter.digest, self._nonce, nonces)
             self.move(Step.SESSION_OPEN)
             self._next(now)
@@ -234,8 +243,10 @@ class OwnerSession(Machine):
             self.tell(Said(text=f"{peer} aborted an attempt at round {abort.round} that is over"))
             return
         text = f"{peer} aborted round {abort.round}: {abort.cause.value}: {abort.text}"
-        # Of who is here and silent, another attempt would be as silent; who is gone may come back.
-        helps = abort.cause in _MAY_COME_AGAIN or set(abort.about) - self._connected
+        # Of who is here and silent, another attempt would be as silent; who is gone may come back. An abort in place of
+        # an offer is of an attempt that ended while we were away: who was gone then may be here now.
+        missed = self.phase is Phase.OFFERING and bool(abort.about)
+        helps = abort.cause in _MAY_COME_AGAIN or missed or set(abort.about) - self._connected
         before_close = self.phase in (Phase.OFFERING, Phase.COLLECTING)
         if not helps or not before_close or asked.attempt + 1 >= limits.ATTEMPTS:
             self._fail(abort.cause, text)

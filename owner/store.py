@@ -7,6 +7,7 @@ number of the last round that was applied is the number in the newest checkpoint
 import re
 from pathlib import Path
 
+from ..crypto.files import UNFINISHED
 from ..learning.files import write_atomically
 from ..learning.task import GlobalModel
 
@@ -24,10 +25,19 @@ class OwnerStore:
         self._checkpoints = folder / "checkpoints"
         self._records = folder / "records"
 
+    @property
+    def place(self) -> str:
+        """Where it is, whichever way it was named."""
+        return str(self.folder.resolve())
+
     def prepare(self) -> None:
-        """Make the folders, for this user alone."""
+        """Make the folders, for this user alone, and drop what an earlier process had not finished writing."""
         for folder in (self.folder, self._checkpoints, self._records):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            for path in folder.iterdir():
+                if UNFINISHED.fullmatch(path.name):
+                    # A process that was killed while it wrote; each would leave one as large as the model.
+                    path.unlink(missing_ok=True)
 
     def newest(self) -> tuple[int, Path] | None:
         """Return the last round that was applied and its checkpoint, or None."""

@@ -8,18 +8,23 @@ Rules of the file:
   name without a crash fails the tests.
 - Nothing secret is kept but the model owner's round key, until its aggregate is checkpointed; that is then
   overwritten (`secure_delete`) and the write-ahead log cut off. Disks promise no more, and the documentation says so.
-- One process at a time: the file is locked while it is open.
+- One process at a time: the file is locked while it is open. A process loses its locks on a file with the first
+  descriptor of it that it closes (POSIX), so nothing here opens the file beside SQLite.
 
 The schema is one table of typed entries, by kind and key, and one of sealed bodies, in records.
 """
 
 import contextlib
 import enum
+import fcntl
 import os
 import sqlite3
+import stat
+import struct
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import ClassVar, Final, TypeVar
+from urllib.parse import quote
 
 import msgspec
 
@@ -115,11 +120,18 @@ class _Owner(Entry, frozen=True):
     signing: bytes
 
 
+_LEAST_PAGE: Final = 512
+_LOCKS: Final = 1 << 30, 512
+"""Where in a file SQLite locks, and how many bytes of it (its file format, "The Lock-Byte Page")."""
+
+
 class Journal:
     """One party's journal."""
 
     def __init__(self, path: Path | None, *, party: str, role: Role, signing: bytes) -> None:
         """Open the journal of `party` at `path`, or make it; None keeps it in memory, for simulations.
+
+        A party with new keys goes on with its journal: what its gate knows must outlive a key.
 
         Raises:
             JournalError: another process has it open, it is another party's, or it is damaged.
@@ -127,10 +139,9 @@ class Journal:
         self._where = str(path) if path is not None else "the journal in memory"
         self._writes = WRITES[role]
         self._broken = False
-        with self._reported("cannot be opened"):
+        with _reported(self._where, "cannot be opened"):
             if path is not None:
-                # Before SQLite does: its files get the permissions of this one.
-                os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))
+                _make_private(path)
             # One thread uses it, the loop's, which need not be the one that opened it.
             self._db = sqlite3.connect(path or ":memory:", isolation_level=None, timeout=0.0, check_same_thread=False)
             try:
@@ -158,17 +169,19 @@ class Journal:
         self._db.execute("begin immediate")
         for table in filter(None, map(str.strip, _TABLES.split(";"))):
             self._db.execute(table)
+        # A page that lost its place would hide entries, and what the gate does not find it does not stop.
+        ((sound,),) = self._db.execute("pragma quick_check(entries)").fetchmany(1)
+        if sound != "ok":
+            raise sqlite3.DatabaseError(str(sound).strip().splitlines()[-1])
         known = self.read(_Owner)
-        if known is None:
+        if known is not None:
+            _check_ours(self._where, known, ours.party)
+        if known != ours:
             self._put(ours)
-        elif known != ours:
-            self._db.execute("rollback")
-            if known.schema != ours.schema:
-                raise JournalError(f"{self._where} has schema {known.schema}; this release knows {ours.schema}")
-            raise JournalError(
-                f"{self._where} is the journal of {known.party} or of another key; move it away to run as {ours.party}"
-            )
         self._db.execute("commit")
+        if known is None:
+            # Into the file itself, where `look` finds it.
+            self._db.execute("pragma wal_checkpoint(truncate)")
 
     # --- writing
 
@@ -194,11 +207,11 @@ class Journal:
         """
         if name not in self._writes:
             raise JournalError(f"{name.value} is no write of this role")
-        with self._reported(f"cannot be written ({name.value})"):
-            if self._broken:
-                raise JournalError(f"{self._where} could not be written before; nothing is written after that")
-            self._db.execute("begin immediate")
+        if self._broken:
+            raise JournalError(f"{self._where} could not be written before; nothing is written after that")
+        with _reported(self._where, f"cannot be written ({name.value})"):
             try:
+                self._db.execute("begin immediate")
                 for each in forget:
                     if isinstance(each, Entry):
                         self._db.execute("delete from entries where kind = ? and key = ?", (each.kind, each.key))
@@ -209,13 +222,18 @@ class Journal:
                 if keep is not None:
                     self._keep(*keep)
                 self._db.execute("commit")
+                if scrub:
+                    self._cut_log()
             except BaseException:
                 self._broken = True
                 with contextlib.suppress(sqlite3.Error):
                     self._db.execute("rollback")
                 raise
-            if scrub:
-                self._db.execute("pragma wal_checkpoint(truncate)")
+
+    def _cut_log(self) -> None:
+        ((busy, *_),) = self._db.execute("pragma wal_checkpoint(truncate)").fetchall()
+        if busy:
+            raise sqlite3.OperationalError("what was to be forgotten is still in its log")
 
     def _put(self, entry: Entry) -> None:
         row = (entry.kind, entry.key, encode(entry))
@@ -235,13 +253,13 @@ class Journal:
 
     def read(self, kind: type[E], key: bytes = b"") -> E | None:
         """Return the entry of this kind and key, or None. Raises `JournalError` if it is damaged."""
-        with self._reported("cannot be read"):
+        with _reported(self._where, "cannot be read"):
             row = self._db.execute("select value from entries where kind = ? and key = ?", (kind.kind, key)).fetchone()
             return None if row is None else self._decoded(kind, row[0])
 
     def all(self, kind: type[E]) -> list[E]:
         """Return all entries of a kind, by key. Raises `JournalError` if one is damaged."""
-        with self._reported("cannot be read"):
+        with _reported(self._where, "cannot be read"):
             rows = self._db.execute("select value from entries where kind = ? order by key", (kind.kind,)).fetchall()
             return [self._decoded(kind, row[0]) for row in rows]
 
@@ -249,7 +267,7 @@ class Journal:
         """Yield the records of the body that is kept under this subject; the very bytes that were written."""
         number = 0
         while True:
-            with self._reported("cannot be read"):
+            with _reported(self._where, "cannot be read"):
                 row = self._db.execute(
                     "select record from bodies where subject = ? and number = ?", (subject, number)
                 ).fetchone()
@@ -268,17 +286,93 @@ class Journal:
         """Close the file. Idempotent."""
         self._db.close()
 
-    @contextlib.contextmanager
-    def _reported(self, what: str) -> Iterator[None]:
-        try:
-            yield
-        except sqlite3.OperationalError as error:
-            if "locked" in str(error):
-                raise JournalError(f"{self._where} is in use: this party runs already, in another process") from None
-            raise JournalError(f"{self._where} {what}: {error}") from None
-        except (sqlite3.Error, OSError) as error:
-            reason = error.strerror if isinstance(error, OSError) else str(error)
-            raise JournalError(f"{self._where} {what}: {reason}") from None
-
     def __repr__(self) -> str:
         return f"Journal({self._where})"
+
+
+def look(path: Path, party: str) -> str:
+    """Look at the journal of `party` without changing a byte; for a run that is to come.
+
+    Returns:
+        what is in it, as the end of a sentence.
+
+    Raises:
+        JournalError: that start would be refused.
+    """
+    where = str(path)
+    with _reported(where, "cannot be opened"):
+        _check_file(path)
+        holder = _holder(path)
+        if holder is not None:
+            raise JournalError(f"{where} is in use: this party runs already, as process {holder}")
+        log = path.with_name(f"{path.name}-wal")
+        replay = log.exists() and log.stat().st_size > 0
+        try:
+            # Read as it is: no lock, no log, no file beside it.
+            with contextlib.closing(sqlite3.connect(f"file:{quote(where)}?immutable=1", uri=True)) as database:
+                if path.stat().st_size == 0:
+                    return "is empty, as if this party had never run"
+                row = database.execute("select value from entries where kind = ?", (_Owner.kind,)).fetchone()
+        except sqlite3.DatabaseError:
+            # It may have ended in the middle of moving its log into the file; the next start does that again.
+            if not replay:
+                raise
+            row = None
+        if row is not None:
+            _check_ours(where, msgspec.msgpack.decode(row[0], type=_Owner), party)
+    if replay:
+        return f"is {party}'s, and holds what a process that was ended wrote last; the next run takes it in"
+    return f"is {party}'s"
+
+
+def _holder(path: Path) -> int | None:
+    """Return the process that has a lock on this database, or None."""
+    asked = struct.pack("hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, *_LOCKS, 0)
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW)
+    try:
+        kind, _, _, _, process = struct.unpack("hhqqi4x", fcntl.fcntl(descriptor, fcntl.F_GETLK, asked))
+    finally:
+        os.close(descriptor)
+    return None if kind == fcntl.F_UNLCK else int(process)
+
+
+def _make_private(path: Path) -> None:
+    """Have a file there that is this user's alone, before SQLite opens it: its log gets the permissions of this one."""
+    try:
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+    except FileExistsError:
+        _check_file(path)
+        for each in (path, path.with_name(f"{path.name}-wal")):
+            with contextlib.suppress(FileNotFoundError):
+                os.chmod(each, 0o600)
+
+
+def _check_file(path: Path) -> None:
+    about = os.lstat(path)
+    if not stat.S_ISREG(about.st_mode):
+        raise JournalError(f"{path} is not a regular file") from None
+    if 0 < about.st_size < _LEAST_PAGE:
+        # SQLite takes a file that is shorter than its header for a new one.
+        raise sqlite3.DatabaseError("file is not a database")
+
+
+def _check_ours(where: str, known: _Owner, party: str) -> None:
+    if known.schema != SCHEMA:
+        raise JournalError(f"{where} has schema {known.schema}; this release knows {SCHEMA}")
+    if known.party != party:
+        raise JournalError(f"{where} is the journal of {known.party}; give {party} a state folder of its own")
+
+
+@contextlib.contextmanager
+def _reported(where: str, what: str) -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.OperationalError as error:
+        if "locked" in str(error):
+            raise JournalError(f"{where} is in use: this party runs already, in another process") from None
+        raise JournalError(f"{where} {what}: {error}") from None
+    except (sqlite3.Error, msgspec.MsgspecError, OSError) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        if type(error) is sqlite3.DatabaseError or isinstance(error, msgspec.MsgspecError):
+            reason = f"it is damaged ({error}); keep it, and read in docs/operating.md what a new one forgets"
+        raise JournalError(f"{where} {what}: {reason}") from None

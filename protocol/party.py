@@ -151,6 +151,8 @@ class Party:
     ) -> None:
         self.machine = machine
         self.error: str | None = None
+        self.mendable = False
+        """Whether what ended this party is for its own operator to mend."""
         self.done = False
         self._lanes = lanes
         self._identity = identity
@@ -192,7 +194,7 @@ class Party:
             self._step(timeout)
         except Misuse as error:
             self.machine.take_effects()
-            self.machine.finished = True
+            self.machine.finished = self.mendable = True
             self._carry_out(Finish(str(error)))
 
     def _step(self, timeout: float) -> None:

@@ -97,6 +97,7 @@ class SecureWorker(Machine):
         self._memory = Memory(charter, self.name, journal)
         self._connected: set[str] = set()
         self._gone: dict[str, float] = {}
+        self._met_owner = False
         self._written_off: set[str] = set()
         self._intake: Intake | None = None
         self._offer: Signed | None = None
@@ -122,8 +123,7 @@ class SecureWorker(Machine):
     def start(self, now: float) -> None:
         """Wait for the model owner; go on where an earlier process of this party ended."""
         if self._memory.session is None:
-            if not self._serve:
-                self._deadline = now + self.charter.rules.deadlines.join
+            self._deadline = None if self._serve else now + self.charter.rules.deadlines.join
             return
         # Nobody is connected to a process that has just begun; from now on they count as gone.
         self._gone.setdefault(self._owner, now)
@@ -142,6 +142,7 @@ class SecureWorker(Machine):
         """Note a connection; whoever comes back before the set is closed may still contribute."""
         self._connected.add(peer)
         self._gone.pop(peer, None)
+        self._met_owner |= peer == self._owner
         if self._attestation is not None and peer in self._attestation.missing:
             self._show_release(peer)
         if peer == self._owner and self._memory.session is None and self._deadline is not None:
@@ -217,8 +218,11 @@ class SecureWorker(Machine):
         if self._offer is not None:
             self.send(peer, OfferRound(offer=self._offer))
         elif self._memory.released:
+            # Attested and over, and the record never arrived: the cosignatures were in memory, so all sign again.
+            shown = sorted(self._connected) if self._attestation is None else [peer]
             self._reopen(now)
-            self._show_release(peer)
+            for party in shown:
+                self._show_release(party)
         elif self._memory.aborted is not None:
             self.send(peer, Aborted(abort=self._memory.aborted))
 
@@ -391,9 +395,8 @@ class SecureWorker(Machine):
             self.effect(Drop(subject))
         self._reopen(now)
         self._tell_all([self._owner, *question.cohort], Closed(close=kept.close))
-        for party in (self._owner, *decision.contributors):
-            if party in self._connected:
-                self._show_release(party, closed=False)
+        for party in sorted(self._connected, key=lambda party: party != self._owner):
+            self._show_release(party, closed=False)
 
     def _reopen(self, now: float) -> None:
         """Go to where the release is out and its statement is being cosigned: from the journal, whoever wrote it."""
@@ -411,7 +414,7 @@ class SecureWorker(Machine):
     def _show_release(self, party: str, *, closed: bool = True) -> None:
         """Send one party what the round came to: the Close list, to the model owner the release, and the statement."""
         attestation, outgoing = self._attestation, self._outgoing
-        if attestation is None or outgoing is None:
+        if attestation is None or outgoing is None or party not in attestation.expected:
             return
         if closed:
             self.send(party, attestation.closed)
@@ -491,13 +494,12 @@ class SecureWorker(Machine):
             self._attest()
         if self._serve or self.phase is not Phase.IDLE:
             return
-        deadlines = self.charter.rules.deadlines
-        waited = deadlines.absence
         if self._memory.session is None:
             if self._expired(now):
-                self.finish(f"no session from {self._owner} within {deadlines.join:g} s")
-        elif now - self._gone.get(self._owner, now) >= waited:
-            self._leave(f"{self._owner} is not connected any more, for {waited:g} s", f"lost {self._owner}")
+                self.finish(f"no session from {self._owner} within {self.charter.rules.deadlines.join:g} s")
+        elif now - self._gone.get(self._owner, now) >= self._patience:
+            # The session stays for the next process: what was released in it may be all that is left of a round.
+            self.finish(f"{self._owner} is not connected any more, for {self._patience:g} s")
 
     def next_deadline(self) -> float | None:
         """Return when `tick` has something to do."""
@@ -506,7 +508,7 @@ class SecureWorker(Machine):
             waits.append(self._deadline)
         lost = self._gone.get(self._owner)
         if lost is not None and not self._serve and self.phase is Phase.IDLE and self._memory.session is not None:
-            waits.append(lost + self.charter.rules.deadlines.absence)
+            waits.append(lost + self._patience)
         return min(waits, default=None)
 
     def _matters(self, party: str) -> bool:
@@ -528,6 +530,12 @@ class SecureWorker(Machine):
         return missing == self._written_off
 
     # --- small things
+
+    @property
+    def _patience(self) -> float:
+        """How long the model owner may be gone; as long as to join where this process has just begun."""
+        deadlines = self.charter.rules.deadlines
+        return deadlines.absence if self._met_owner else max(deadlines.absence, deadlines.join)
 
     @property
     def _minimum(self) -> int:

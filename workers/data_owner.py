@@ -20,7 +20,7 @@ from ..crypto.labels import Buffer, Label, digest
 from ..crypto.ring import Words, to_wire
 from ..crypto.sealing import new_salt
 from ..crypto.sharing import scheme
-from ..crypto.sharing.base import Seed
+from ..crypto.sharing.wire import share_sections
 from ..learning.task import LocalUpdate, Trainer
 from ..protocol.charter import Charter, Role
 from ..protocol.errors import (
@@ -256,9 +256,8 @@ class DataOwner(Recipient):
             return
         shares = self._scheme.dealer(question.plan, question.words).split(vector.words)
         for holder, share in zip(self._holders, shares, strict=True):
-            section = memoryview(share.seed) if isinstance(share, Seed) else to_wire(share)
             outgoing = self.exchange.seal(
-                Label.CONTRIBUTION, asked.context, holder, asked.holder_keys[holder], [section]
+                Label.CONTRIBUTION, asked.context, holder, asked.holder_keys[holder], share_sections(share)
             )
             self._uploads[holder] = _Upload(holder, outgoing)
         self._remember_sent(asked, vector)

@@ -305,15 +305,10 @@ class Recipient(Machine):
         self.exchange.examine(message.head, Label.MODEL, asked.context, peer, asked.key, sections)
         if asked.head == message.head and asked.fetching:
             return
-        if asked.head is not None:
-            self.effect(Drop(asked.head.subject))
-        asked.head = message.head
-        self._fetch(asked)
+        self._fetch(asked, message.head)
 
-    def _fetch(self, asked: Asked) -> None:
-        head = asked.head
-        if head is None:
-            raise IllegalMessage("has sent no model yet", party=self.owner)
+    def _fetch(self, asked: Asked, head: SealedHead) -> None:
+        """Ask for the body of this head, in the place of any other; raises `BadWrappedKey` before anything changes."""
         try:
             incoming = self.exchange.open(head, asked.key)
         except MemoryError:
@@ -321,7 +316,9 @@ class Recipient(Machine):
             self.decline(asked, "no memory for the model")
             self.give_up(None)
             return
-        asked.fetching = True
+        if asked.head is not None and asked.head != head:
+            self.effect(Drop(asked.head.subject))
+        asked.head, asked.fetching = head, True
         self.effect(Expect(self.owner, incoming))
         self.send(self.owner, Fetch(subject=incoming.subject))
 
@@ -375,7 +372,7 @@ class Recipient(Machine):
         asked.fetching = False
         if isinstance(error, PeerLost | BadBody):
             if self.owner in self._connected:
-                self._fetch(asked)
+                self._fetch(asked, asked.head)
             return
         self.tell(Said(text=f"round {asked.question.round}: {error}", warning=True))
         self.decline(asked, str(error))

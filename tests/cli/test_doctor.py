@@ -54,7 +54,7 @@ def test_a_sound_party_of_every_role_is_well(place: Place, doctor: Doctor, name:
     assert (found.failed, found.warned) == (set(), set()), found.out
     assert found.said["party"] == name
     assert found.said["role"] == place.line(name).role.value
-    wanted = {"keys", "party", "charter", "expiry", "signatures", "mode", "serial", "site", "state", "disk"}
+    wanted = {"keys", "party", "charter", "expiry", "signatures", "mode", "serial", "site", "state", "journal", "disk"}
     wanted |= {"folder", "clock", "core files", "swap"} | ({"torch", "task line"} if name != "third" else set())
     assert set(found.checks) == wanted
     if name == "alice":

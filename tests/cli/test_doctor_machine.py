@@ -2,6 +2,8 @@
 
 import os
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -14,6 +16,8 @@ import pytest
 from tertium.cli import doctor_host, doctor_network, doctor_party
 from tertium.crypto.identity import Identity
 from tertium.protocol import charter as charters
+from tertium.protocol.charter import Role
+from tertium.protocol.journal import FILE, Journal
 from tertium.protocol.lanes.zmq_lanes import ZmqLanes
 
 Place = Any
@@ -52,6 +56,79 @@ def test_room_on_the_disk(
 ) -> None:
     monkeypatch.setattr(doctor_party.shutil, "disk_usage", lambda path: SimpleNamespace(free=free))
     assert doctor("alice").checks["disk"].status == status
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [("third", "takes twice its sum, 8 bytes for each number"), ("owner", "three checkpoints"), ("bob", "little")],
+)
+def test_the_disk_a_role_needs_is_said(place: Place, doctor: Doctor, name: str, words: str) -> None:
+    assert words in doctor(name).checks["disk"].sentence
+
+
+# --- the journal
+
+
+@pytest.fixture
+def journal(place: Place) -> Path:
+    """The journal of bob, who has run and was ended in order."""
+    place.admitted("bob")
+    Journal.of(place.identities["bob"], Role.DATA_OWNER, place.root / "bob/state").close()
+    return place.root / "bob/state" / FILE
+
+
+def test_a_journal_that_the_next_run_can_open(place: Place, doctor: Doctor, journal: Path) -> None:
+    found = doctor("bob")
+    assert (found.failed, found.warned) == (set(), set())
+    assert "is bob's" in found.checks["journal"].sentence
+    place.admitted("carol")
+    assert "is not there yet" in doctor("carol").checks["journal"].sentence
+    journal.write_bytes(b"")
+    assert "as if this party had never run" in doctor("bob").checks["journal"].sentence
+
+
+def test_the_journal_of_a_party_that_runs(place: Place, doctor: Doctor, journal: Path) -> None:
+    program = (
+        "import sqlite3, sys; d = sqlite3.connect(sys.argv[1]); d.execute('pragma locking_mode = exclusive');"
+        "d.execute('begin immediate'); print('open', flush=True); sys.stdin.read()"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", program, journal], stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd="/"
+    )
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"open\n"
+        found = doctor("bob")
+        assert found.failed == {"journal"}
+        assert f"as process {process.pid}" in found.checks["journal"].sentence
+        assert "one process a party" in found.checks["journal"].remedy
+    finally:
+        process.kill()
+        process.communicate(timeout=20)
+    assert doctor("bob").failed == set()
+
+
+@pytest.mark.parametrize("what", ["another's", "garbage", "cut", "folder", "fifo"])
+def test_a_journal_the_next_run_would_refuse(place: Place, doctor: Doctor, journal: Path, what: str) -> None:
+    words, remedy = "it is damaged", "keep the file"
+    if what == "cut":
+        os.truncate(journal, 5000)
+    elif what == "garbage":
+        journal.write_bytes(b"what is this?" * 700)
+    else:
+        journal.unlink()
+        words = "is not a regular file"
+    if what == "another's":
+        Journal(journal, party="alice", role=Role.DATA_OWNER, signing=bytes(32)).close()
+        words, remedy = "is the journal of alice", "put back"
+    elif what == "folder":
+        journal.mkdir()
+    elif what == "fifo":
+        os.mkfifo(journal)
+    found = doctor("bob")
+    assert found.failed == {"journal"}
+    assert words in found.checks["journal"].sentence
+    assert remedy in found.checks["journal"].remedy
 
 
 @pytest.mark.parametrize(("answer", "words"), [(False, "nothing keeps the clock"), (None, "unknown")])

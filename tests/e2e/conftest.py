@@ -11,12 +11,18 @@ import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 import tomli_w
 from tertium.crypto.identity import Identity
+from tertium.learning.registry import load_task
 from tertium.protocol import charter as charters
 from tertium.protocol.charter import Arithmetic, Charter, Deadlines, Mode, Party, Role, Rules, SchemeName
+from tertium.protocol.site import OwnerPlan
+
+sys.path.insert(0, str(Path(__file__).parent))  # importlib mode puts no folder of tests there
+from killing import DATA_OWNERS, SCORER, Killable, Oracle
 
 OWNER, THIRD = "owner", "third"
 COMMANDS = {
@@ -242,3 +248,48 @@ def regression_of():
 @pytest.fixture
 def planted_of():
     return planted
+
+
+@pytest.fixture
+def killable(found, tmp_path):
+    """Return a maker of federations of five to kill parties of, each with the oracle that knows its sums."""
+    made: list[Killable] = []
+
+    def make(
+        *,
+        rounds: int = 4,
+        parameters: int = 0,
+        evaluator: bool = False,
+        empty: str = "",
+        gated: int = 0,
+        pauses: dict[str, float] | None = None,
+        **deadlines: float,
+    ) -> tuple[Killable, Oracle]:
+        gate = tmp_path / "go"
+        names = (*DATA_OWNERS, "owner", SCORER)
+        pace = {name: {"gate": str(gate), "gated": gated, "pause": (pauses or {}).get(name, 0.0)} for name in names}
+        entries: dict[str, Any] = {
+            name: planted(parameters, [0.125 * at, -0.5, 0.75])
+            if parameters
+            else regression(name, examples=0 if name == empty else 40)
+            for at, name in enumerate(names)
+        }
+        tasks = {name: load_task(entry["factory"], entry["options"]) for name, entry in entries.items()}
+        for name, entry in entries.items():
+            entry["factory"] = "victim:PacedPlanted" if parameters else "victim:PacedNumbers"
+            entry["options"] |= pace[name]
+        plan = {"task": "line", "rounds": rounds, "metrics": ["loss"], "seed": 11}
+        times = {"join": 30, "upload": 40, "close": 10, "release": 10, "statement": 5, "absence": 15}
+        place = found(
+            {name: entries[name] for name in DATA_OWNERS},
+            {**plan, "entry": entries["owner"]},
+            evaluators={SCORER: entries[SCORER]} if evaluator else None,
+            deadlines=Deadlines(**{**times, **deadlines}),
+        )
+        federation = Killable(place, gate, rounds)
+        made.append(federation)
+        return federation, Oracle(place, tasks, tasks["owner"], OwnerPlan(**plan))
+
+    yield make
+    for federation in made:
+        federation.stop()

@@ -44,10 +44,6 @@ def test_a_task_that_breaks_while_it_is_set_up_is_one_sentence_with_its_line(pla
     assert "wards.py, line 4" in line
 
 
-def test_resuming_from_nothing_is_refused(place):
-    assert "no checkpoint to resume from" in refused(place, "owner", "--resume")
-
-
 def test_a_figure_no_data_owner_could_report_is_refused_before_anybody_is_asked(found, regression_of):
     toy = {"factory": "tertium.learning.tasks.toy:Toy"}
     owner = {"task": "toy", "rounds": 1, "metrics": ["loss", "beds"], "entry": toy}

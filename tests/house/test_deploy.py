@@ -73,6 +73,14 @@ def test_a_unit_takes_away_what_a_party_does_not_need(unit: Path) -> None:
 
 
 @pytest.mark.parametrize("unit", UNITS, ids=lambda path: path.name)
+def test_a_unit_comes_back_from_a_crash_and_not_from_what_a_person_has_to_mend(unit: Path) -> None:
+    has = service(unit)
+    assert (has["Restart"], has["RestartPreventExitStatus"]) == (["on-failure"], ["2"])
+    # only what goes on from where it was may be started again by itself
+    assert ("--resume" in has["ExecStart"][0].split()) is ("owner" in unit.name)
+
+
+@pytest.mark.parametrize("unit", UNITS, ids=lambda path: path.name)
 def test_a_unit_runs_commands_that_exist_with_their_options(unit: Path) -> None:
     has = service(unit)
     lines = [line for line in has["ExecStartPre"] + has["ExecStart"] if line.startswith("/opt/tertium/bin/tertium ")]

@@ -173,6 +173,9 @@ class Sampler:
             case inspect.VarTupleType():
                 most = min(info.max_length or 3, 3)
                 return tuple(self._value(info.item_type, owner, name) for _ in range(random.randint(0, most)))
+            case inspect.DictType():
+                pairs = [(info.key_type, info.value_type) for _ in range(random.randint(0, 2))]
+                return {self._value(key, owner, name): self._value(value, owner, name) for key, value in pairs}
             case inspect.UnionType():
                 return self._value(random.choice(info.types), owner, name)
             case inspect.NoneType():

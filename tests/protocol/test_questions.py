@@ -1,25 +1,30 @@
-"""Signed statements, and what every recipient holds an OpenRound to."""
+"""Signed statements, and what every recipient holds an OpenRound and the offers for it to."""
 
+import contextlib
 import os
 from typing import Any
 
 import msgspec
 import pytest
-from tertium.crypto.errors import BadSignature, Misbehaviour
+from tertium.crypto.errors import BadRecipientKey, BadSignature, Misbehaviour
 from tertium.crypto.identity import Identity
 from tertium.crypto.ring import Plan
+from tertium.protocol import limits
 from tertium.protocol.charter import Role
 from tertium.protocol.errors import (
     MalformedMessage,
     NotInCharter,
     NotInCohort,
+    SplitView,
     WrongCharter,
+    WrongOpenRound,
     WrongPlan,
     WrongRole,
+    WrongRound,
     WrongSession,
 )
-from tertium.protocol.messages import Decline, OpenRound, Purpose, Signed
-from tertium.protocol.session import HolderSession, check_question, session_id
+from tertium.protocol.messages import Abort, Cause, Decline, OpenRound, Purpose, RoundOffer, Signed
+from tertium.protocol.session import HolderSession, check_offer, check_question, session_id
 from tertium.protocol.statements import open_signed, sign, statement_digest
 from tertium.protocol.training import TrainingPlan, WeightRule
 
@@ -102,6 +107,7 @@ OTHER_PLAN = Plan.fit(cohort=30, max_weight=1, value_range=2.0, precision=1e-3)
         ({"weight_rule": WeightRule.EXAMPLES}, WrongPlan),
         ({"training": TrainingPlan(task="task", epochs=101)}, WrongPlan),
         ({"training": TrainingPlan(task="task", epochs=0, batches=10_001)}, WrongPlan),
+        ({"attempt": limits.ATTEMPTS}, WrongRound),
         ({"cohort": ("alice", "bob", "mallory")}, NotInCohort),
         ({"cohort": ("alice", "bob", "judge")}, NotInCohort),
         ({"cohort": ("alice", "bob", "owner")}, NotInCohort),
@@ -120,6 +126,18 @@ def test_a_question_that_does_not_agree_is_refused(
     assert caught.value.party == "owner"
 
 
+@pytest.mark.parametrize(("tasks", "refused"), [(("other",), True), (("other", "task"), False)])
+def test_a_task_the_charter_does_not_list_is_refused(world: World, tasks: tuple[str, ...], refused: bool) -> None:
+    rules = world.charter.rules
+    listing = msgspec.structs.replace(rules, training=msgspec.structs.replace(rules.training, tasks=tasks))
+    charter = msgspec.structs.replace(world.charter, rules=listing)
+    nonces = os.urandom(32), (os.urandom(32),)
+    session = session_id(charter.digest, *nonces)
+    question = world.ask(charter=charter.digest, session=session, owner_nonce=nonces[0], holder_nonces=nonces[1])
+    with pytest.raises(WrongPlan, match="task") if refused else contextlib.nullcontext():
+        check_question(charter, question)
+
+
 @pytest.mark.parametrize("holders", [(), ("alice",), ("other",), ("third", "other")])
 def test_other_holders_than_the_charters_are_refused(world: World, holders: tuple[str, ...]) -> None:
     nonces = tuple(os.urandom(32) for _ in holders)
@@ -132,6 +150,75 @@ def test_other_holders_than_the_charters_are_refused(world: World, holders: tupl
     )
     with pytest.raises(WrongPlan):
         check_question(world.charter, question)
+
+
+# --- offers
+
+
+def aborted(world: World, signer: str = "third", **changes: Any) -> Signed:
+    """The secure worker's abort of the attempt before the world's question, but for what is said otherwise."""
+    said = {
+        "session": world.question.session,
+        "round": world.question.round,
+        "attempt": world.question.attempt - 1,
+        "party": "third",
+        "cause": Cause.LOCAL,
+        "text": "restarted",
+    }
+    return sign(world.identities[signer], Abort(**{**said, **changes}))
+
+
+def offered(world: World, signer: str = "third", **changes: Any) -> Signed:
+    said = {"open_round": world.name, "holder": "third", "key": world.third_key.public, "aborted": aborted(world)}
+    return sign(world.identities[signer], RoundOffer(**{**said, **changes}))
+
+
+def test_an_honest_offer_is_taken_with_its_abort(world: World) -> None:
+    offer, abort = check_offer(world.charter, world.question, world.name, "third", offered(world))
+    assert (offer.key, abort.attempt) == (world.third_key.public, 0)
+
+
+@pytest.mark.parametrize(
+    ("abort", "error"),
+    [
+        ({"party": "other"}, SplitView),
+        ({"session": bytes(32)}, SplitView),
+        ({"round": 1}, SplitView),
+        ({"attempt": 1}, SplitView),
+        ({"signer": "alice"}, WrongRole),
+    ],
+    ids=lambda value: "-".join(value) if isinstance(value, dict) else value.__name__,
+)
+def test_an_offer_with_the_abort_of_something_else_is_refused(
+    world: World, abort: dict[str, Any], error: type[Misbehaviour]
+) -> None:
+    signed = offered(world, aborted=aborted(world, **abort))
+    with pytest.raises(error):
+        check_offer(world.charter, world.question, world.name, "third", signed)
+
+
+def test_another_attempt_shows_the_abort_of_the_one_before_and_the_first_shows_none(world: World) -> None:
+    first = msgspec.structs.replace(world.question, attempt=0)
+    for question, abort in ((world.question, None), (first, aborted(world))):
+        with pytest.raises(SplitView):
+            check_offer(world.charter, question, world.name, "third", offered(world, aborted=abort))
+
+
+@pytest.mark.parametrize(
+    ("changes", "peer", "error"),
+    [
+        ({"holder": "alice"}, "third", WrongOpenRound),
+        ({"holder": "alice"}, "alice", WrongOpenRound),
+        ({"open_round": bytes(32)}, "third", WrongOpenRound),
+        ({"key": bytes(1216)}, "third", BadRecipientKey),
+        ({"signer": "alice", "holder": "alice"}, "alice", WrongRole),
+    ],
+)
+def test_an_offer_that_does_not_agree_is_refused(
+    world: World, changes: dict[str, Any], peer: str, error: type[Misbehaviour]
+) -> None:
+    with pytest.raises(error):
+        check_offer(world.charter, world.question, world.name, peer, offered(world, **changes))
 
 
 def test_a_question_cannot_name_anybody_twice_or_out_of_order(world: World) -> None:

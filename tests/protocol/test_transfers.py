@@ -156,6 +156,20 @@ def test_a_record_of_somebody_else_is_nothing() -> None:
     assert not incoming.taken
 
 
+def test_a_connection_of_somebody_else_gets_no_credit() -> None:
+    receiver = Transfers()
+    receiver.expect("alice", In(3), 0.0)  # type: ignore[arg-type]
+    assert receiver.up("bob", SUBJECT, 0.0) == []
+
+
+def test_nothing_is_sent_before_the_connection_is_up() -> None:
+    sender, out = Transfers(), Out(3)
+    sender.provide("third", out, 0.0)  # type: ignore[arg-type]
+    sender.credit("third", Credit(subject=SUBJECT, records=3))
+    sender.pump(Pipe(), 0.0)  # type: ignore[arg-type]
+    assert not out.made
+
+
 def test_credit_of_somebody_else_or_for_something_else_is_nothing() -> None:
     sender, _, out, _, _ = joined(3)
     sender.credit("bob", Credit(subject=SUBJECT, records=3))

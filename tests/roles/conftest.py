@@ -4,8 +4,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
+from tertium.crypto.sealing import RoundKey
 from tertium.learning.numpy_task import NumpyTask, Planted
 from tertium.learning.task import ServerOptimiser
 from tertium.owner.machine import ModelOwner
@@ -17,6 +19,7 @@ from tertium.protocol.messages import CloseList, RoundRecord, RoundStatement
 from tertium.protocol.progress import Ended, Progress, RefusedProgress, RoundDone, Said
 from tertium.protocol.rounds import Phase
 from tertium.protocol.site import OwnerPlan
+from tertium.protocol.statements import sign
 from tertium.simulation.federation import OWNER, Federation, Network
 from tertium.workers.data_owner import DataOwner
 
@@ -159,6 +162,45 @@ class Slow(DataOwner):
         return self.until if getattr(self, "until", 0) and self.phase is Phase.TRAINING else super().next_deadline()
 
 
+class Still:
+    """A federation that stands still, and the statements of its parties."""
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self.asking = run.machines["owner"]._asking
+        self.key = RoundKey().public
+
+    @property
+    def name(self) -> bytes:
+        return self.asking.name
+
+    @property
+    def session(self) -> bytes:
+        return self.run.machines["owner"]._session
+
+    def by(self, signer: str, statement: Any) -> Any:
+        return sign(self.run.identities[signer], statement)
+
+    def again(self, signer: str, signed: Any, kind: Any, **changes: Any) -> Any:
+        """A statement that was made, with other fields."""
+        return self.by(signer, msgspec.structs.replace(msgspec.msgpack.decode(signed.statement, type=kind), **changes))
+
+    def say(self, to: str, peer: str, message: Any) -> None:
+        machine = self.run.machines[to]
+        machine.receive(peer, message, self.run.clock.now)
+
+    def refuses(self, case: tuple[str, str, Callable[["Still"], Any], type[Exception]]) -> None:
+        """See that (to whom, from whom, what, which error) is refused, and changes and answers nothing."""
+        to, peer, message, error = case
+        machine = self.run.machines[to]
+        before = machine.phase
+        with pytest.raises(error) as raised:
+            self.say(to, peer, message(self))
+        assert raised.type is error
+        assert machine.phase is before
+        assert not machine.take_effects()
+
+
 class Maker:
     """Makes federations of numpy tasks: linear regressions on synthetic rows, small enough to run in milliseconds."""
 
@@ -214,6 +256,17 @@ class Maker:
 @pytest.fixture
 def make(tmp_path: Path) -> Maker:
     return Maker(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def make_once(tmp_path_factory: pytest.TempPathFactory) -> Maker:
+    """Makes federations that several tests look at, or send to what is refused and changes nothing."""
+    return Maker(tmp_path_factory.mktemp("once"))
+
+
+@pytest.fixture(scope="module")
+def still() -> type[Still]:
+    return Still
 
 
 @pytest.fixture
