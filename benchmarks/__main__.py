@@ -3,6 +3,7 @@
 Run:
     python -m benchmarks                all of them
     python -m benchmarks arithmetic     ring and keystream, ratios to a copy
+    python -m benchmarks sharing        a dealer beside sealing alone, a seed holder beside a bare loop
     python -m benchmarks ingest         a secure worker's ingest beside a bare loop, 1 and 3 senders
     python -m benchmarks rounds         round latency, memory for cohorts of 3 and 30, bytes on the wire, start-up
     python -m benchmarks flood          rounds and the secure worker's memory under 1,000 hostile connections
@@ -11,10 +12,11 @@ Run:
 
 import sys
 
-from . import accuracy, arithmetic, flood, ingest, rounds
+from . import accuracy, arithmetic, flood, ingest, rounds, sharing
 
 BENCHMARKS = {
     "arithmetic": lambda: arithmetic.main([]),
+    "sharing": lambda: sharing.main([]),
     "ingest": lambda: ingest.main([]),
     "rounds": lambda: rounds.main([]),
     "flood": lambda: flood.main([]),

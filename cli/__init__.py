@@ -17,6 +17,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "evaluator": ("worker:evaluator", "Run an evaluator, which scores the global model."),
     "inspect": ("inspect:inspect", "Show what a file of tertium says."),
     "owner": ("owner:owner", "Run the model owner."),
+    "schemes": ("schemes:schemes", "List the secret-sharing schemes, or check one."),
     "secure-worker": ("secure_worker:secure_worker", "Run the third party, which adds sealed updates."),
     "worker": ("worker:worker", "Run a data owner."),
     "keygen": ("keygen:keygen", "Make a party's keys, and the card to hand to the others."),

@@ -90,8 +90,16 @@ class UnknownScheme(Misuse):
     """No secret-sharing scheme has this name."""
 
 
+class BadScheme(Misuse):
+    """A secret-sharing scheme cannot be loaded, or breaks the rules of the extension point."""
+
+
+class ForTestsOnly(Misuse):
+    """The scheme `dummy`, which hides nothing, was asked for outside a test."""
+
+
 class WrongHolders(Misuse):
-    """Partial totals were given of other holders than the scheme combines."""
+    """A scheme was built for, or given partial totals of, other holders than it has or combines."""
 
 
 class WrongLength(Misbehaviour):
@@ -100,6 +108,10 @@ class WrongLength(Misbehaviour):
 
 class WrongShare(Misbehaviour):
     """A share is of another kind than this holder of the scheme takes."""
+
+
+class InconsistentTotals(Misbehaviour):
+    """Partial totals contradict each other, so a holder lied or added other shares than the rest."""
 
 
 class ImplausibleSum(Misbehaviour):

@@ -49,6 +49,8 @@ class Label(enum.Enum):
     BATCH_ORDER = "tertium/1 batch order"
     KEYSTREAM = "tertium/1 keystream"
     KEYSTREAM_REPLACEMENTS = "tertium/1 keystream replacements"
+    SCHEME = "tertium/1 scheme"
+    SHARE = "tertium/1 share"
 
     def __bytes__(self) -> bytes:
         return self.value.encode("ascii")

@@ -364,13 +364,13 @@ def to_wire(words: Words) -> memoryview:
     return words.view(np.uint8).data
 
 
-def check_words(words: Words, plan: Plan, count: int) -> None:
-    """Check that `words` is a flat array of `count` words of this plan.
+def check_words(words: Words, plan: Plan, count: int, *, writable: bool = False) -> None:
+    """Check that `words` is a flat array of `count` words of this plan, and can be written to if it must.
 
     Raises:
         WrongArray: it is not.
     """
-    _check_words(words, plan.dtype, count)
+    _check_words(words, plan.dtype, count, writable=writable)
 
 
 def _check_words(words: Words, dtype: np.dtype[Any], count: int, *, writable: bool = False) -> None:

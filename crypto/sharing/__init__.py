@@ -1,24 +1,10 @@
-"""Secret-sharing schemes by name. `base` says what a scheme is; each of the other files is one."""
+"""Secret-sharing schemes by name.
 
-from ..errors import UnknownScheme
-from .base import Scheme
-from .trusted import Trusted
+`base` says what a scheme is; `registry` finds one, `naming` describes it and gives its digest, `wire` puts its shares
+into envelopes, `halves` has parts to make one from, and `conformance` is the kit that every scheme must pass. Each of
+the other files is one scheme.
+"""
 
-_BUILT_IN: dict[str, type[Scheme]] = {Trusted.name: Trusted}
+from .registry import chartered, names, scheme
 
-
-def names() -> tuple[str, ...]:
-    """Return the names `scheme` knows, sorted."""
-    return tuple(sorted(_BUILT_IN))
-
-
-def scheme(name: str) -> Scheme:
-    """Return the scheme of this name.
-
-    Raises:
-        UnknownScheme: there is none.
-    """
-    found = _BUILT_IN.get(name)
-    if found is None:
-        raise UnknownScheme(f"no scheme is called {name!r}: known are {', '.join(names())}")
-    return found()
+__all__ = ["chartered", "names", "scheme"]

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tertium.crypto.errors import BadSeed, UnknownScheme, WrongArray, WrongHolders, WrongShare
 from tertium.crypto.ring import Plan, decode, encode
-from tertium.crypto.sharing import names, scheme
+from tertium.crypto.sharing import scheme
 from tertium.crypto.sharing.base import Domain, Scheme, Seed
 
 PLAN = Plan.fit(cohort=8, max_weight=50, value_range=4.0, precision=1e-3)
@@ -23,8 +23,7 @@ def test_what_the_scheme_declares():
 
 
 def test_schemes_are_found_by_name_only():
-    assert names() == ("trusted",)
-    with pytest.raises(UnknownScheme, match="known are trusted"):
+    with pytest.raises(UnknownScheme, match=r"known are .*trusted"):
         scheme("Trusted")
     with pytest.raises(UnknownScheme):
         scheme("os.system")
