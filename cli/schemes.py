@@ -36,9 +36,10 @@ Example:
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.pass_context
 def schemes(context: click.Context, *, as_json: bool) -> int:
-    """List the secret-sharing schemes: threshold, who together reads one update, bytes on the wire, what it survives.
+    """List the secret-sharing schemes, or check one.
 
-    A scheme of another package is listed once that package is installed here.
+    The list says of each how many holders and partial totals it needs, who together reads one update, what an upload
+    costs, and whose absence it survives. A scheme of another package is listed once that package is installed here.
     """
     if context.invoked_subcommand is not None:
         return OK

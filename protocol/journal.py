@@ -170,7 +170,7 @@ class Journal:
         for table in filter(None, map(str.strip, _TABLES.split(";"))):
             self._db.execute(table)
         # A page that lost its place would hide entries, and what the gate does not find it does not stop.
-        ((sound,),) = self._db.execute("pragma quick_check(entries)").fetchmany(1)
+        ((sound,),) = self._db.execute("pragma integrity_check(entries)").fetchmany(1)
         if sound != "ok":
             raise sqlite3.DatabaseError(str(sound).strip().splitlines()[-1])
         known = self.read(_Owner)

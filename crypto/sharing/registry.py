@@ -9,11 +9,15 @@ Rules of this file:
 """
 
 import re
+from collections.abc import Iterable
 from importlib import import_module
-from importlib.metadata import EntryPoint, entry_points
+from typing import TYPE_CHECKING
 
 from ..errors import BadScheme, UnknownScheme
 from .base import Scheme
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 GROUP = "tertium.schemes"
 DUMMY = "dummy"
@@ -130,15 +134,21 @@ def _class(found: object, name: str) -> type[Scheme]:
     return found
 
 
-def _registered() -> dict[str, tuple[EntryPoint, ...]]:
+def entry_points(group: str) -> "Iterable[EntryPoint]":
+    """Return the entry points that the installed packages have in a group."""
+    from importlib.metadata import entry_points as installed  # slow to import, and a built-in scheme needs none
+
+    return installed(group=group)
+
+
+def _registered() -> "dict[str, tuple[EntryPoint, ...]]":
     found: dict[str, tuple[EntryPoint, ...]] = {}
-    for entry in entry_points(group=GROUP):
-        if entry.name not in _BUILT_IN:
-            found[entry.name] = (*found.get(entry.name, ()), entry)
+    for entry in entry_points(GROUP):
+        found[entry.name] = (*found.get(entry.name, ()), entry)
     return found
 
 
-def _packages(found: tuple[EntryPoint, ...]) -> str:
+def _packages(found: "tuple[EntryPoint, ...]") -> str:
     return ", ".join(sorted({entry.dist.name if entry.dist else entry.value for entry in found}))
 
 

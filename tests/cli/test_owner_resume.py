@@ -39,13 +39,13 @@ def digest(model: Any) -> bytes:
     return model_digest(model.layout, model.to_bytes())
 
 
-def after(rounds: int) -> Any:
+def after(rounds: int, step: float = 0.5) -> Any:
     """A model that has changed in each of these rounds."""
     model = first_model()
     kind = OwnerPlan(task="line", rounds=2).training_plan(0).kind
     for number in range(rounds):
         entries = model.layout.updated(kind)
-        model.apply(kind, [np.full(math.prod(entry.shape), 0.5 + number) for entry in entries])
+        model.apply(kind, [np.full(math.prod(entry.shape), step + number) for entry in entries])
     return model
 
 
@@ -66,12 +66,13 @@ def left(place: Any, out: Path) -> Left:
         session: bool = True,
         question: bool = False,
         finished: bool = False,
+        step: float = 0.5,
     ) -> None:
         out.mkdir(mode=0o700, exist_ok=True)
         store = OwnerStore(folder or out)
         store.prepare()
         for number in range(1, (rounds if checkpoints is None else checkpoints) + 1):
-            store.checkpoint(after(number), number)
+            store.checkpoint(after(number, step), number)
         if session:
             identity, charter = place.identities["owner"], charters.load(place.path)
             journal = Journal.of(identity, Role.MODEL_OWNER, out)
@@ -172,7 +173,8 @@ def test_a_crash_between_checkpoint_and_journal_is_gone_on_from(run: Run, left: 
 
 
 @pytest.mark.parametrize(
-    ("rounds", "question", "there"), [(1, True, 0), (1, False, 0), (1, True, 2), (2, False, 1), (0, True, 1)]
+    ("rounds", "question", "there"),
+    [(1, True, 0), (1, False, 0), (1, True, 2), (2, False, 1), (0, True, 1), (1, False, 1), (2, True, 2)],
 )
 def test_another_folder_than_the_one_of_the_interrupted_run_is_refused_and_nothing_is_lost(
     run: Run, left: Left, place: Any, out: Path, rounds: int, question: bool, there: int
@@ -180,7 +182,7 @@ def test_another_folder_than_the_one_of_the_interrupted_run_is_refused_and_nothi
     place.admitted("owner")
     left(rounds, question=question)
     other = out.parent / "other"
-    left(there, folder=other, session=False)
+    left(there, folder=other, session=False, step=0.25)
     before = {path: path.read_bytes() for path in out.parent.rglob("*") if path.is_file()}
     done = run("--resume", "--out", str(other))
     assert done.machine is None

@@ -2,7 +2,9 @@
 
 import functools
 import os
+import random
 import re
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -19,6 +21,7 @@ from tertium.crypto.sharing.conformance import CHECKS, Nonconforming, SchemeConf
 from tertium.crypto.sharing.halves import hide, ring_holder
 from tertium.crypto.sharing.masked import Masked
 from tertium.crypto.sharing.plain import Plain
+from tertium.crypto.sharing.registry import load
 from tertium.crypto.sharing.replicated import Replicated
 from tertium.crypto.sharing.trusted import Trusted
 
@@ -263,6 +266,18 @@ class FromTheSecret(WithDealer):
         return self.shares(secret, turn, seeds, vector)
 
 
+class FromAGenerator(WithDealer):
+    """Its seeds are fresh, and anybody can foretell them."""
+
+    generator = random.Random(1)
+
+    def split(self, plan, length, secret, turn, out):
+        seeds, vector = [Seed(self.generator.randbytes(32)) for _ in range(self.holders - 1)], secret.copy()
+        hide(secret, seeds, vector)
+        os.urandom(32)
+        return self.shares(secret, turn, seeds, vector)
+
+
 class OneMaskWord(WithDealer):
     """It hides every coordinate by the same word."""
 
@@ -361,6 +376,7 @@ BROKEN = [
     (ReusesSeeds, 2, "independence", "can work out .* (a secret that is split twice|the difference of two)"),
     (OneSeedForTwo, 3, "independence", "secure worker 0 can work out the lowest bit .* one seed makes two"),
     (FromTheSecret, 2, "randomness", "an earlier split has used"),
+    (FromAGenerator, 2, "randomness", r"holder \d's seed does not come from os.urandom: make it with Seed.fresh"),
     (OneMaskWord, 2, "seeds", "adds other words for a seed than Seed.keystream gives"),
     (OneMaskWord, 2, "independence", "same mask|distributed otherwise|work out"),
     (Takes, 2, "refusals", "a vector that is too short, given to holder 0, is not refused"),
@@ -380,6 +396,27 @@ def test_a_broken_scheme_fails_with_a_sentence(kind, holders, name, sentence, mo
     assert finding.wrong is not None
     assert re.search(sentence, finding.wrong), finding.wrong
     assert "\n" not in finding.wrong
+
+
+def test_code_that_the_digest_leaves_out_is_found(tmp_path, monkeypatch):
+    package = tmp_path / "split_package"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    (package / "helper.py").write_text("def help(): return 1\n")
+    source = (
+        "from tertium.crypto.sharing.additive import Additive\nfrom .helper import help\n"
+        "class Mine(Additive):\n    name = 'mine'\n"
+    )
+    (package / "mine.py").write_text(source)
+    (package / "named.py").write_text(source + "    modules = ('split_package.helper',)\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    try:
+        with pytest.raises(Nonconforming, match=r"uses split_package\.helper, which is not in the digest"):
+            CHECKS["declaration"](load("split_package.mine:Mine")())
+        CHECKS["declaration"](load("split_package.named:Mine")())
+    finally:
+        for name in [name for name in sys.modules if name.partition(".")[0] == "split_package"]:
+            del sys.modules[name]
 
 
 def test_a_mask_that_repeats_is_found():

@@ -517,6 +517,26 @@ def test_an_entry_that_lost_its_place_is_refused_before_anything_hangs_on_it(pat
     assert refusals > 2
 
 
+@pytest.mark.parametrize("damage", ["one fewer", "out of order"])
+def test_entries_that_would_silently_not_be_found_are_noticed_at_the_start(path: Path, damage: str) -> None:
+    """What the gate does not find it does not stop, so a page that reads well and lacks an entry is refused."""
+    some(path)
+    whole = bytearray(path.read_bytes())
+    page = next(at for at in range(0, len(whole), 4096) if whole[at] == 10 and b"counted" in whole[at : at + 4096])
+    cells = int.from_bytes(whole[page + 3 : page + 5], "big")
+    assert cells > 1
+    first = page + 8
+    if damage == "one fewer":
+        whole[page + 3 : page + 5] = (cells - 1).to_bytes(2, "big")
+    else:
+        whole[first : first + 4] = whole[first + 2 : first + 4] + whole[first : first + 2]
+    path.write_bytes(whole)
+    database = sqlite3.connect(path)
+    assert database.execute("select count(*) from entries").fetchone()[0] > 0  # nothing is noticed by reading
+    database.close()
+    refused(lambda: opened(path), "cannot be opened: it is damaged")
+
+
 def test_an_entry_that_is_none_is_one_sentence(path: Path) -> None:
     some(path)
     with sqlite3.connect(path) as database:

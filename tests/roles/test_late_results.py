@@ -25,6 +25,7 @@ from tertium.protocol.messages import (
     Receipt,
     Receipted,
     Refusal,
+    RequestCosignature,
 )
 from tertium.protocol.rounds import Phase
 from tertium.protocol.site import LocalLimits
@@ -87,6 +88,20 @@ def test_a_body_of_an_attempt_that_is_over_is_not_added(make: Maker) -> None:
     third.opened("dave", body(), (memoryview(bytes(total.nbytes)),), run.clock.now)
     assert not third._intake.added
     assert not acted(third)
+
+
+def test_only_who_is_in_the_sum_is_asked_to_cosign_it(make: Maker) -> None:
+    asked: list[str] = []
+
+    class Third(SecureWorker):
+        def send(self, peer: str, message: Any) -> None:
+            if isinstance(message, RequestCosignature):
+                asked.append(peer)
+            super().send(peer, message)
+
+    run = make(4, machines={"third": Third}, examples=lambda at: 0 if at == 3 else 20)
+    assert set(run.run().values()) == {None}
+    assert sorted(asked) == ["alice", "bob", "carol", "owner"]
 
 
 # --- the model owner
