@@ -80,3 +80,11 @@ def test_what_is_remembered_of_spent_tickets_is_bounded() -> None:
     for ticket, error in ((first, UnknownTicket), (last, ExpiredTicket)):
         with pytest.raises(error):
             book.redeem(ticket.subject, ticket.secret)
+
+
+def test_a_ticket_in_use_opens_no_second_connection() -> None:
+    book = TicketBook(lambda: 0.0)
+    new, _ = book.grant("ann", SUBJECTS[0])
+    assert book.redeem(SUBJECTS[0], new.ticket.secret) is new
+    with pytest.raises(ReusedTicket):
+        book.redeem(SUBJECTS[0], new.ticket.secret)

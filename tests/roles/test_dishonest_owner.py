@@ -255,6 +255,7 @@ def test_a_cohort_below_the_minimum_is_refused_by_the_secure_worker(make: Maker)
         ({"owner_key": bytes(1216)}, "bad-recipient-key"),
         ({"purpose": Purpose.EVALUATE, "cohort": ("judge",)}, "illegal-message"),
     ],
+    ids=lambda value: value if isinstance(value, str) else "-".join(value),
 )
 def test_a_secure_worker_consents_to_no_such_question(make: Maker, changes: dict[str, Any], code: str) -> None:
     class Proposes(ModelOwner):

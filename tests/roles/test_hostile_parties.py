@@ -201,7 +201,9 @@ def test_a_data_owner_cosigns_only_what_it_was_closed_with_and_the_charter_allow
     assert Cosign not in sent
 
 
-@pytest.mark.parametrize("change", [{"first": 7}, {"broadcast": True}, {"contributors": 99}, {"close": bytes(32)}])
+@pytest.mark.parametrize(
+    "change", [{"first": 7}, {"broadcast": True}, {"contributors": 99}, {"close": bytes(32)}], ids="-".join
+)
 def test_a_header_field_with_no_meaning_here_is_refused(make: Maker, change: dict[str, Any]) -> None:
     from tertium.protocol.exchange import Exchange
 

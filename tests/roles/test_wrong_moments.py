@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from tertium.crypto.errors import BadSignature
 from tertium.crypto.sealing import RoundKey
 from tertium.learning.numpy_task import NumpyTask
 from tertium.protocol.errors import (
@@ -72,6 +73,7 @@ def test_a_session_offer_that_is_not_the_secure_workers_own_answer_is_refused(ma
         )
         return lambda at: OfferSession(offer=at.by(signer, said))
 
+    at.refuses(("owner", "alice", lambda _: Fetch(subject=ELSEWHERE), WrongOpenRound))
     at.refuses(("owner", "alice", offer("alice", "alice"), WrongRole))
     at.refuses(("owner", "third", offer("third", "alice"), WrongSession))
     at.refuses(("owner", "alice", offer("third", "alice"), WrongSession))
@@ -132,6 +134,7 @@ def test_a_grant_for_a_model_that_was_not_asked_for_is_refused(make: Maker, stil
     at.refuses(("bob", "third", grants(subject), IllegalMessage))
     at.refuses(("bob", "owner", grants(ELSEWHERE), IllegalMessage))
     at.refuses(("bob", "third", lambda _: SendModel(head=HEAD), WrongSender))
+    at.refuses(("bob", "owner", lambda _: SendModel(head=HEAD), BadSignature))
 
 
 def test_the_digest_of_a_question_leaves_out_only_attempt_and_key(make: Maker, still: Any) -> None:

@@ -183,6 +183,12 @@ def collecting(make_once: Maker, still: Any) -> Still:
     a_question_signed_by_a_data_owner=("third", "owner", proposes("alice"), WrongRole),
     the_same_question_with_another_key=("third", "owner", proposes("owner", owner_key=RoundKey().public), SplitView),
     another_model_in_another_attempt=("third", "owner", proposes("owner", attempt=1, model=ELSEWHERE), SplitView),
+    a_cosignature_before_the_release=(
+        "third",
+        "alice",
+        lambda _: Cosign(statement=ELSEWHERE, cosignature=Cosignature("alice", bytes(64))),
+        TooLate,
+    ),
     a_fetch_before_the_release=("third", "owner", lambda _: Fetch(subject=ELSEWHERE), IllegalMessage),
 )
 def test_a_secure_worker_that_collects_refuses(collecting: Still, case: Case) -> None:

@@ -1,0 +1,299 @@
+"""Machines with one guard gone, or one honest habit changed: the watch has to find each of them."""
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import msgspec
+from tertium.crypto.ring import from_wire
+from tertium.crypto.sealing import RoundKey
+from tertium.protocol import exchange
+from tertium.protocol.charter import Role
+from tertium.protocol.codec import decode_as
+from tertium.protocol.errors import GateShut
+from tertium.protocol.exchange import Exchange
+from tertium.protocol.machine import Provide
+from tertium.protocol.messages import (
+    Abort,
+    Closed,
+    CloseList,
+    Decline,
+    Declined,
+    Fetch,
+    Header,
+    OpenRound,
+    RoundOffer,
+    Signed,
+)
+from tertium.protocol.statements import sign
+from tertium.secure_worker import admission, memory
+from tertium.secure_worker import machine as third
+from tertium.secure_worker.gate import Decision
+from tertium.secure_worker.intake import Added, Intake
+from tertium.workers import recipient
+
+Make = Callable[[Any], Any]
+
+
+@contextlib.contextmanager
+def _instead(module: Any, name: str, other: Any) -> Iterator[None]:
+    before = getattr(module, name)
+    setattr(module, name, other)
+    try:
+        yield
+    finally:
+        setattr(module, name, before)
+
+
+def _method(name: str, body: Callable[..., Any]) -> Make:
+    """Make a class with another method; `body` gets the old one first."""
+
+    def make(kind: Any) -> Any:
+        old = getattr(kind, name)
+        return type("Changed", (kind,), {name: lambda self, *a, **k: body(old, self, *a, **k)})
+
+    return make
+
+
+def _within(name: str, module: Any, what: str, other: Any) -> Make:
+    """Make a class whose method runs with something of a module replaced."""
+
+    def body(old: Any, self: Any, *a: Any, **k: Any) -> Any:
+        with _instead(module, what, other):
+            return old(self, *a, **k)
+
+    return _method(name, body)
+
+
+def _gate(**changes: Any) -> Make:
+    """Make a secure worker whose gate has other attributes."""
+
+    def body(old: Any, self: Any, *a: Any, **k: Any) -> None:
+        old(self, *a, **k)
+        for name, value in changes.items():
+            setattr(self._memory.gate, name, value)
+
+    return _method("__init__", body)
+
+
+def _intake(kind: type[Intake]) -> Make:
+    return _within("_collect", third, "Intake", kind)
+
+
+# --- data owners
+
+
+def _shows_its_update(old: Any, self: Any, upload: Any) -> None:
+    old(self, upload)
+    self.effect(Provide(self.owner, upload.outgoing))
+
+
+def _hides_words_in_a_fetch(old: Any, self: Any, asked: Any, vector: Any) -> None:
+    old(self, asked, vector)
+    self.send(self.owner, Fetch(subject=vector.words.tobytes()[:32]))
+
+
+def _unsigned_offer(charter: Any, question: Any, name: bytes, holder: str, signed: Signed) -> Any:
+    offer = msgspec.structs.replace(decode_as(RoundOffer, signed.statement), holder=holder)
+    return offer, None if offer.aborted is None else decode_as(Abort, offer.aborted.statement)
+
+
+def _seals_another_vector(old: Any, self: Any, asked: Any, vector: Any) -> None:
+    before, self._sent = self._sent, []
+    old(self, asked, vector)
+    self._sent = [*before, *self._sent]
+
+
+def _never_resumes(kind: Any) -> Any:
+    changed = _method("resume", lambda old, self, *a: setattr(self, "_vector", None))(kind)
+    return _method("_seal", _seals_another_vector)(changed)
+
+
+# --- the secure worker
+
+
+class _Last(Intake):
+    """Forgets all but the last contribution."""
+
+    def add(self, sender: str, incoming: Any, section: Any) -> Added:
+        self._total.fill(0)
+        return super().add(sender, incoming, section)
+
+
+class _Twice(Intake):
+    """Adds each contribution twice."""
+
+    def add(self, sender: str, incoming: Any, section: Any) -> Added:
+        self._holder.accumulate(self._total, from_wire(self.question.plan, section, self.question.words))
+        return super().add(sender, incoming, section)
+
+
+class _Anybody(Intake):
+    """Admits who has no slot."""
+
+    def admit(self, sender: str, head: Any) -> Any:
+        asked, declined = self.question, self.declined
+        self.question, self.declined = (
+            msgspec.structs.replace(asked, cohort=tuple(sorted({*asked.cohort, sender}))),
+            set(),
+        )
+        try:
+            return super().admit(sender, head)
+        finally:
+            self.question, self.declined = asked, declined
+
+
+class _Unsigned(Exchange):
+    """Does not verify what it opens."""
+
+    def examine(self, head: Any, *given: Any) -> Any:
+        with _instead(exchange, "verify", lambda *a, **k: None):
+            return super().examine(head, *given)
+
+
+class _AnyAttempt(Exchange):
+    """Takes what was sealed for any attempt at this round."""
+
+    def examine(self, head: Any, label: Any, context: Any, sender: str, key: Any, sections: Any) -> Any:
+        said = decode_as(Header, head.header)
+        if (said.session, said.round) == (context.session, context.round):
+            context = type(context)(context.charter, context.session, context.round, said.attempt, said.open_round)
+        return super().examine(head, label, context, sender, key, sections)
+
+
+def _exchange(kind: type[Exchange]) -> Make:
+    def body(old: Any, self: Any, identity: Any, charter: Any, _: Any, *a: Any, **k: Any) -> None:
+        old(self, identity, charter, kind(identity, charter), *a, **k)
+
+    return _method("__init__", body)
+
+
+def _opens_any(old: Any, self: Any, peer: str, incoming: Any, sections: Any, now: float) -> None:
+    if self._intake is not None:
+        incoming.header = msgspec.structs.replace(incoming.header, open_round=self._intake.open_round)
+    old(self, peer, incoming, sections, now)
+
+
+def _keeps_its_key(kind: Any) -> Any:
+    """One round key for all attempts at a round, and heads of any of them."""
+
+    class Kept(Intake):
+        keys: dict[tuple[bytes, int], bytes] = {}  # noqa: RUF012 - one a mutant
+
+        def __init__(self, question: OpenRound, *given: Any) -> None:
+            super().__init__(question, *given)
+            slot = (question.session, question.round)
+            self.key = RoundKey(self.keys.setdefault(slot, self.key.secret))
+
+    return _method("opened", _opens_any)(_exchange(_AnyAttempt)(_intake(Kept)(kind)))
+
+
+def _asks_no_gate(old: Any, self: Any, now: float) -> None:
+    gate = self._memory.gate
+    gate.decide = lambda question, names: Decision(question.session, question.round, question.model, names)
+    old(self, now)
+
+
+def _counts_only(old: Any, self: Any, now: float) -> None:
+    def decide(question: OpenRound, names: tuple[str, ...]) -> Decision:
+        if len(names) < self._minimum:
+            raise GateShut("too few")
+        return Decision(question.session, question.round, question.model, names)
+
+    self._memory.gate.decide = decide
+    old(self, now)
+
+
+def _releases_again(kind: Any) -> Any:
+    """Another attempt at a round that was released is a round like any other."""
+
+    def body(old: Any, self: Any, *given: Any) -> None:
+        kept, self._memory.release = self._memory.release, None
+        question = self._memory.question
+        try:
+            old(self, *given)
+        finally:
+            if self._memory.question is question:
+                self._memory.release = kept
+
+    changed = _method("_on_propose_round", body)(kind)
+    return _method("_close", _counts_only)(changed)
+
+
+def _seals_anew(old: Any, self: Any, party: str, **more: Any) -> None:
+    outgoing = self._outgoing
+    if outgoing is not None and party == self._owner:
+        records = [bytes(len(record)) for record in outgoing.records()]
+        if getattr(self, "shown", None) == outgoing.subject:
+            outgoing.records = lambda: iter(records)
+        self.shown = outgoing.subject
+    old(self, party, **more)
+
+
+def _two_lists(old: Any, self: Any, peer: str, message: Any) -> None:
+    if isinstance(message, Closed) and peer == "dave":
+        close = decode_as(CloseList, message.close.statement)
+        message = Closed(close=sign(self.identity, msgspec.structs.replace(close, missing=("dave",))))
+    old(self, peer, message)
+
+
+def _declines_first(old: Any, self: Any, peer: str, message: Declined, now: float) -> None:
+    if self._intake is not None and decode_as(Decline, message.decline.statement).party == peer:
+        self._intake.declined.add(peer)
+    old(self, peer, message, now)
+
+
+def _knows_every_subject(old: Any, self: Any, peer: str, message: Fetch, now: float) -> None:
+    {}[message.subject]
+    old(self, peer, message, now)
+
+
+def _unverified(charter: Any, signed: Signed, kind: Any, *roles: Role) -> Any:
+    return decode_as(kind, signed.statement)
+
+
+def _believes_all(kind: Any) -> Any:
+    for module in (admission, memory):
+        kind = _within("_on_propose_round", module, "open_signed", _unverified)(kind)
+    return kind
+
+
+_DATA_OWNER, _THIRD = Role.DATA_OWNER, Role.SECURE_WORKER
+MUTANTS: Mapping[str, tuple[Mapping[Role, Make], str]] = {
+    "a data owner provides its contribution to the model owner": (
+        {_DATA_OWNER: _method("_announce", _shows_its_update)},
+        "provides a",
+    ),
+    "a data owner hides words of its update in a message": (
+        {_DATA_OWNER: _method("_seal", _hides_words_in_a_fetch)},
+        "the update of",
+    ),
+    "a data owner seals to a key no holder signed": (
+        {_DATA_OWNER: _within("_admit", recipient, "check_offer", _unsigned_offer)},
+        "",
+    ),
+    "a data owner sends what training came to, whatever it sent before": (
+        {_DATA_OWNER: _method("_seal", _seals_another_vector)},
+        "two vectors",
+    ),
+    "a data owner ignores the attempt before, and trains again": ({_DATA_OWNER: _never_resumes}, "two vectors"),
+    "the secure worker releases one contribution": ({_THIRD: _intake(_Last)}, "is not the sum"),
+    "the secure worker adds a contribution twice": ({_THIRD: _intake(_Twice)}, "is not the sum"),
+    "the secure worker does not check the cohort": ({_THIRD: _intake(_Anybody)}, "not all were asked"),
+    "the secure worker does not verify heads": ({_THIRD: _exchange(_Unsigned)}, "what it did not send"),
+    "the secure worker ignores the attempt": ({_THIRD: _keeps_its_key}, "another attempt"),
+    "the secure worker releases below the minimum": ({_THIRD: _gate(_minimum=1)}, "an aggregate of"),
+    "the secure worker skips the gate": ({_THIRD: _method("_close", _asks_no_gate)}, ""),
+    "the gate remembers nothing": ({_THIRD: _gate(entries=lambda decision: ())}, "one model is released"),
+    "the gate ignores stable_cohort": ({_THIRD: _gate(_stable=None)}, "alone"),
+    "the secure worker releases a round again, over another set": ({_THIRD: _releases_again}, "over two sets"),
+    "the secure worker seals a release anew each time": ({_THIRD: _method("_show_release", _seals_anew)}, "byte for"),
+    "the secure worker shows two Close lists": ({_THIRD: _method("send", _two_lists)}, "over two sets"),
+    "the secure worker takes a question nobody signed": (
+        {_THIRD: _believes_all},
+        "did not sign",
+    ),
+    "a refused message changes something": ({_THIRD: _method("_on_declined", _declines_first)}, "has changed"),
+    "a message raises what nobody catches": ({_THIRD: _method("_on_fetch", _knows_every_subject)}, "raises KeyError"),
+}
+"""By name: how classes are changed, and words of what the watch is to say of it."""
