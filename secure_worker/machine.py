@@ -395,7 +395,7 @@ class SecureWorker(Machine):
             self.effect(Drop(subject))
         self._reopen(now)
         self._tell_all([self._owner, *question.cohort], Closed(close=kept.close))
-        for party in sorted(self._connected, key=lambda party: party != self._owner):
+        for party in sorted(self._connected, key=lambda party: (party != self._owner, party)):
             self._show_release(party, closed=False)
 
     def _reopen(self, now: float) -> None:

@@ -198,7 +198,19 @@ def found(hosts: Hosts, *, rounds: int, parameters: int = 100_000) -> None:
     cards = [word for name in HOSTS for word in ("--party", f"{name}/public.toml")]
     new = ("charter", "new", "--federation", "hosts", "--minimum-cohort", 3, "--deadline", "join=40")
     # a party that vanishes between its contribution and its signature is waited for as long as `statement` says
-    hosts.do("owner", *new, "--deadline", "upload=40", "--deadline", "statement=10", *cards, "--out", "charter.toml")
+    hosts.do(
+        "owner",
+        *new,
+        "--deadline",
+        "upload=40",
+        "--deadline",
+        "statement=10",
+        "--deadline",
+        "absence=12",
+        *cards,
+        "--out",
+        "charter.toml",
+    )
     for name in HOSTS:
         hosts.do(name, "charter", "sign", "charter.toml", "--as", name)
 

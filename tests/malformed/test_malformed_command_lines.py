@@ -36,6 +36,12 @@ CASES: dict[str, tuple[tuple[str, ...], str]] = {
     "a short option": (("-x",), "no such option"),
     "a version with a value": (("--version=3",), "does not take a value"),
     # keygen
+    "schemes: an option there is not": (("schemes", "--shape", "round"), "no such option"),
+    "schemes: a command there is not": (("schemes", "mend"), "mend"),
+    "schemes check: nothing": (("schemes", "check"), "missing argument"),
+    "schemes check: a module there is not": (("schemes", "check", "nowhere.at_all:Scheme"), "nowhere"),
+    "schemes check: a class there is not": (("schemes", "check", "tertium.crypto.sharing.trusted:Nothing"), "Nothing"),
+    "schemes check: holders that are no number": (("schemes", "check", "a:B", "--holders", "two"), "'two'"),
     "keygen: nothing": (("keygen",), "missing argument 'NAME'"),
     "keygen: no role": (("keygen", "dora", "--out", "dora"), "missing option '--role'"),
     "keygen: no folder": (("keygen", "dora", "--role", "data_owner"), "missing option '--out'"),

@@ -3,7 +3,10 @@
 import contextlib
 import os
 import random
-from collections.abc import Callable
+import resource
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -186,3 +189,29 @@ class Sampler:
 @pytest.fixture
 def sampler() -> Callable[[int], Sampler]:
     return Sampler
+
+
+@pytest.fixture
+def other_process() -> Iterator[Callable[..., subprocess.Popen]]:
+    """Start a Python program; it is ended with the test."""
+    started: list[subprocess.Popen] = []
+
+    def start(program: str, *arguments: object, limit: int | None = None) -> subprocess.Popen:
+        def bounded() -> None:
+            if limit is not None:
+                resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+
+        process = subprocess.Popen(
+            [sys.executable, "-c", program, *map(str, arguments)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            preexec_fn=bounded,
+        )
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate(timeout=20)

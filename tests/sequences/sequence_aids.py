@@ -3,6 +3,7 @@
 import contextlib
 from collections.abc import Iterator
 from pathlib import Path
+from random import Random
 from typing import Any, ClassVar
 
 import numpy as np
@@ -13,6 +14,13 @@ from tertium.crypto.ring import Plan
 from tertium.learning.numpy_task import NumpyTask
 from tertium.learning.task import LocalUpdate, Trainer
 from tertium.owner.store import OwnerStore
+
+
+class Chance(Random):
+    """What decides everything random here: quick, and it protects nothing."""
+
+    def choice(self, seq: Any) -> Any:
+        return seq[int(self.random() * len(seq))]
 
 
 class Remembering:

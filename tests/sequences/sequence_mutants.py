@@ -2,15 +2,16 @@
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
+from tertium.crypto.labels import Label
 from tertium.crypto.ring import from_wire
 from tertium.crypto.sealing import RoundKey
 from tertium.protocol import exchange
 from tertium.protocol.charter import Role
 from tertium.protocol.codec import decode_as
-from tertium.protocol.errors import GateShut
 from tertium.protocol.exchange import Exchange
 from tertium.protocol.machine import Provide
 from tertium.protocol.messages import (
@@ -25,11 +26,12 @@ from tertium.protocol.messages import (
     RoundOffer,
     Signed,
 )
-from tertium.protocol.statements import sign
+from tertium.protocol.statements import sign, statement_digest
 from tertium.secure_worker import admission, memory
 from tertium.secure_worker import machine as third
 from tertium.secure_worker.gate import Decision
 from tertium.secure_worker.intake import Added, Intake
+from tertium.simulation.federation import OWNER
 from tertium.workers import recipient
 
 Make = Callable[[Any], Any]
@@ -194,30 +196,34 @@ def _asks_no_gate(old: Any, self: Any, now: float) -> None:
     old(self, now)
 
 
-def _counts_only(old: Any, self: Any, now: float) -> None:
-    def decide(question: OpenRound, names: tuple[str, ...]) -> Decision:
-        if len(names) < self._minimum:
-            raise GateShut("too few")
-        return Decision(question.session, question.round, question.model, names)
+class _Keeps(Intake):
+    """Keeps each contribution by itself."""
 
-    self._memory.gate.decide = decide
-    old(self, now)
+    def __init__(self, *given: Any) -> None:
+        super().__init__(*given)
+        self.each: dict[str, Any] = {}
+
+    def add(self, sender: str, incoming: Any, section: Any) -> Added:
+        self.each[sender] = from_wire(self.question.plan, section, self.question.words).copy()
+        return super().add(sender, incoming, section)
 
 
-def _releases_again(kind: Any) -> Any:
-    """Another attempt at a round that was released is a round like any other."""
+def _releases_fewer_too(old: Any, self: Any, intake: _Keeps, decision: Decision, close: CloseList, now: float) -> None:
+    old(self, intake, decision, close, now)
+    fewer = close.contributions[:-1]
+    if len(fewer) >= self._minimum:
+        signed = sign(self.identity, msgspec.structs.replace(close, contributions=fewer))
+        total: Any = sum(intake.each[entry.party] for entry in fewer)
+        question, name = intake.question, statement_digest(CloseList, signed)
+        count, to = len(fewer), (self._owner, question.owner_key)
+        body = [total.tobytes()]
+        sealed = self.exchange.seal(Label.AGGREGATE, intake.context, *to, body, contributors=count, close=name)
+        self.send(self._owner, Closed(close=signed))
+        self.effect(Provide(self._owner, sealed))
 
-    def body(old: Any, self: Any, *given: Any) -> None:
-        kept, self._memory.release = self._memory.release, None
-        question = self._memory.question
-        try:
-            old(self, *given)
-        finally:
-            if self._memory.question is question:
-                self._memory.release = kept
 
-    changed = _method("_on_propose_round", body)(kind)
-    return _method("_close", _counts_only)(changed)
+def _releases_twice(kind: Any) -> Any:
+    return _method("_release", _releases_fewer_too)(_intake(_Keeps)(kind))
 
 
 def _seals_anew(old: Any, self: Any, party: str, **more: Any) -> None:
@@ -258,42 +264,61 @@ def _believes_all(kind: Any) -> Any:
     return kind
 
 
-_DATA_OWNER, _THIRD = Role.DATA_OWNER, Role.SECURE_WORKER
-MUTANTS: Mapping[str, tuple[Mapping[Role, Make], str]] = {
-    "a data owner provides its contribution to the model owner": (
-        {_DATA_OWNER: _method("_announce", _shows_its_update)},
-        "provides a",
+@dataclass(frozen=True)
+class Mutant:
+    """How classes are changed, words of what the watch is to say of it, and where it is looked for first."""
+
+    name: str
+    changes: Mapping[Role, Make]
+    says: str
+    hostile: tuple[str, ...] | None = None
+    fickle: bool | None = None
+
+
+def _worker(name: str, make: Make, says: str, hostile: tuple[str, ...] | None = None) -> Mutant:
+    return Mutant(f"the secure worker {name}", {Role.SECURE_WORKER: make}, says, hostile)
+
+
+def _owner_of_data(name: str, make: Make, says: str, hostile: Any = None, fickle: bool | None = None) -> Mutant:
+    return Mutant(f"a data owner {name}", {Role.DATA_OWNER: make}, says, hostile, fickle)
+
+
+MUTANTS = (
+    _owner_of_data(
+        "provides its contribution to the model owner", _method("_announce", _shows_its_update), "provides a"
     ),
-    "a data owner hides words of its update in a message": (
-        {_DATA_OWNER: _method("_seal", _hides_words_in_a_fetch)},
-        "the update of",
+    _owner_of_data(
+        "hides words of its update in a message", _method("_seal", _hides_words_in_a_fetch), "the update of"
     ),
-    "a data owner seals to a key no holder signed": (
-        {_DATA_OWNER: _within("_admit", recipient, "check_offer", _unsigned_offer)},
-        "",
+    _owner_of_data(
+        "seals to a key no holder signed",
+        _within("_admit", recipient, "check_offer", _unsigned_offer),
+        "no holder offered",
+        (OWNER,),
     ),
-    "a data owner sends what training came to, whatever it sent before": (
-        {_DATA_OWNER: _method("_seal", _seals_another_vector)},
+    _owner_of_data(
+        "sends what training came to, whatever it sent before",
+        _method("_seal", _seals_another_vector),
         "two vectors",
+        ("bob",),
+        fickle=True,
     ),
-    "a data owner ignores the attempt before, and trains again": ({_DATA_OWNER: _never_resumes}, "two vectors"),
-    "the secure worker releases one contribution": ({_THIRD: _intake(_Last)}, "is not the sum"),
-    "the secure worker adds a contribution twice": ({_THIRD: _intake(_Twice)}, "is not the sum"),
-    "the secure worker does not check the cohort": ({_THIRD: _intake(_Anybody)}, "not all were asked"),
-    "the secure worker does not verify heads": ({_THIRD: _exchange(_Unsigned)}, "what it did not send"),
-    "the secure worker ignores the attempt": ({_THIRD: _keeps_its_key}, "another attempt"),
-    "the secure worker releases below the minimum": ({_THIRD: _gate(_minimum=1)}, "an aggregate of"),
-    "the secure worker skips the gate": ({_THIRD: _method("_close", _asks_no_gate)}, ""),
-    "the gate remembers nothing": ({_THIRD: _gate(entries=lambda decision: ())}, "one model is released"),
-    "the gate ignores stable_cohort": ({_THIRD: _gate(_stable=None)}, "alone"),
-    "the secure worker releases a round again, over another set": ({_THIRD: _releases_again}, "over two sets"),
-    "the secure worker seals a release anew each time": ({_THIRD: _method("_show_release", _seals_anew)}, "byte for"),
-    "the secure worker shows two Close lists": ({_THIRD: _method("send", _two_lists)}, "over two sets"),
-    "the secure worker takes a question nobody signed": (
-        {_THIRD: _believes_all},
-        "did not sign",
+    _owner_of_data(
+        "ignores the attempt before, and trains again", _never_resumes, "two vectors", ("bob",), fickle=True
     ),
-    "a refused message changes something": ({_THIRD: _method("_on_declined", _declines_first)}, "has changed"),
-    "a message raises what nobody catches": ({_THIRD: _method("_on_fetch", _knows_every_subject)}, "raises KeyError"),
-}
-"""By name: how classes are changed, and words of what the watch is to say of it."""
+    _worker("releases one contribution", _intake(_Last), "is not the sum"),
+    _worker("adds a contribution twice", _intake(_Twice), "is not the sum"),
+    _worker("does not check the cohort", _intake(_Anybody), "not all were asked", ("bob",)),
+    _worker("does not verify heads", _exchange(_Unsigned), "what it did not send", (OWNER,)),
+    _worker("ignores the attempt", _keeps_its_key, "another attempt", ("alice", "bob")),
+    _worker("releases below the minimum", _gate(_minimum=1), "an aggregate of"),
+    _worker("skips the gate", _method("_close", _asks_no_gate), "an aggregate of"),
+    _worker("has a gate that remembers nothing", _gate(entries=lambda decision: ()), "one model is released"),
+    _worker("ignores stable_cohort", _gate(_stable=None), "alone"),
+    _worker("releases a round twice, over two sets", _releases_twice, "over two sets"),
+    _worker("seals a release anew each time", _method("_show_release", _seals_anew), "byte for byte"),
+    _worker("shows two Close lists", _method("send", _two_lists), "over two sets"),
+    _worker("takes a question nobody signed", _believes_all, "did not sign", ("bob",)),
+    _worker("changes something although it refuses", _method("_on_declined", _declines_first), "has changed"),
+    _worker("raises what nobody catches", _method("_on_fetch", _knows_every_subject), "raises KeyError"),
+)

@@ -11,6 +11,7 @@ the first of its run. A failure names run, sequence and step, and the command th
 
 import argparse
 import concurrent.futures
+import dataclasses
 import sys
 import time
 from collections import Counter
@@ -19,7 +20,7 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Any
 
-from sequence_aids import quick
+from sequence_aids import Chance, quick
 from sequence_attack import HOSTILE, Attacker
 from sequence_watch import Watch
 from sequence_world import DEEP, LINKS, ROLES, TICKS, Broken, Setting, World, people
@@ -60,18 +61,26 @@ class Run:
         number: int,
         changes: Changes | None = None,
         skipped: frozenset[tuple[int, int]] = frozenset(),
-        deep: float = DEEP,
+        *,
+        hostile: tuple[str, ...] | None = None,
+        fickle: bool | None = None,
     ) -> None:
-        """`skipped` are steps of whoever attacks that are left out, to find which ones matter."""
+        """`skipped` are steps of whoever attacks that are left out, to find which ones matter.
+
+        `hostile` and `fickle` fix what is otherwise drawn: whose keys are held, and how training comes out.
+        """
         self.outcome = Outcome(number)
-        self._chance, self._skipped = Random(number * 1_000_003), skipped
+        self._chance, self._skipped = Chance(number * 1_000_003), skipped
         setting = Setting.draw(self._chance)
-        self.hostile = self._chance.choice(HOSTILE)
+        if fickle is not None:
+            setting = dataclasses.replace(setting, fickle=fickle)
+        drawn = self._chance.choice(HOSTILE)
+        self.hostile = drawn if hostile is None else hostile
         identities, charter = people(setting.stable)
         self.watch = Watch(identities, charter, setting.stable)
-        self._where = Random(0)
+        self._where = Chance(0)
         self.world = World(setting, self.watch, changes)
-        self.world.deep = lambda: self._where.random() < deep
+        self.world.deep = lambda: self._where.random() < DEEP
         self.attacker = Attacker(self.world, self.watch, self.hostile, self._chance)
         self.world.heard = self.attacker.hear
 
@@ -93,7 +102,7 @@ class Run:
         # Each sequence and each step draws from a seed of its own: leaving one out changes no other's choices.
         chance, world, base = self._chance, self.world, (self.outcome.run * RUN + number) * 16
         chance.seed(base)
-        for _ in range(chance.choice((0, 1, 1, 2, 4, 6, 10, 18))):
+        for _ in range(chance.choice((0, 0, 1, 2, 3, 6, 9, 15))):
             world.honest(chance)
             if chance.random() < TICKS:
                 world.tick(chance.choice(_NAMES))

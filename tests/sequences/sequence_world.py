@@ -63,7 +63,7 @@ CLASSES: Mapping[Role, Any] = {
 }
 TICKS = 0.25
 """Share of events after which the party looks at the clock."""
-DEEP = 0.06
+DEEP = 0.05
 """Share of refused messages after which all of a machine's state is compared, and not only what is quickly told."""
 
 

@@ -14,11 +14,16 @@ RUNS = 80
 """Runs of `RUN` sequences each, about 25 s of one core; `make torture` plays 10,000."""
 
 
+# One process plays them, for both tests that look at what came of it.
+together = pytest.mark.xdist_group("random sequences")
+
+
 @pytest.fixture(scope="module")
 def outcomes() -> list[Outcome]:
     return [sequence_run.play(number) for number in range(RUNS)]
 
 
+@together
 @pytest.mark.timeout(600)
 def test_no_sequence_makes_a_machine_send_anything_but_an_aggregate(outcomes: list[Outcome]) -> None:
     broken = [
@@ -35,6 +40,7 @@ def test_no_sequence_makes_a_machine_send_anything_but_an_aggregate(outcomes: li
     assert sum(each.releases for each in outcomes) > RUNS
 
 
+@together
 def test_every_pair_of_phase_and_message_is_tried(outcomes: list[Outcome]) -> None:
     tried: Counter[sequence_run.Pair] = Counter()
     for each in outcomes:
