@@ -5,7 +5,6 @@ from sequence_mutants import MUTANTS, Mutant
 from sequence_run import RUN, Run, cut_down
 from test_random_sequences import RUNS
 
-
 NOT_FOUND = "the secure worker ignores the attempt"
 
 
