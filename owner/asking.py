@@ -73,6 +73,8 @@ class Asking:
     """By the holder's place in the charter."""
     statements: dict[str, Signed] = field(default_factory=dict)
     records: dict[str, RoundRecord] = field(default_factory=dict)
+    forgotten: set[str] = field(default_factory=set)
+    """Holders that know nothing of this session any more: no record comes from them."""
     applied: Applied | None = None
 
     # --- before the set is closed

@@ -291,7 +291,7 @@ class ModelOwner(OwnerSession):
         asking = self._asking
         if asking is None or asking.applied is None or self.phase is not Phase.RELEASED:
             return
-        if not late and set(asking.records) != set(self._holders):
+        if not late and asking.forgotten | set(asking.records) != set(self._holders):
             return
         applied = asking.applied
         absent = {name for record in asking.records.values() for name in record.absent}

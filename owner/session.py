@@ -46,6 +46,8 @@ from .store import OwnerStore
 
 _MAY_COME_AGAIN = (Cause.LOCAL, Cause.INTERRUPTED)
 """Causes of a holder's abort that another attempt can mend; others only if somebody is gone and may come back."""
+_BEFORE_CLOSE = (Phase.OFFERING, Phase.COLLECTING)
+_WITH_HOLDERS = (*_BEFORE_CLOSE, Phase.CLOSED, Phase.RECEIVING)
 _ASKING = (
     Phase.OFFERING,
     Phase.COLLECTING,
@@ -247,8 +249,7 @@ class OwnerSession(Machine):
         # an offer is of an attempt that ended while we were away: who was gone then may be here now.
         missed = self.phase is Phase.OFFERING and bool(abort.about)
         helps = abort.cause in _MAY_COME_AGAIN or missed or set(abort.about) - self._connected
-        before_close = self.phase in (Phase.OFFERING, Phase.COLLECTING)
-        if not helps or not before_close or asked.attempt + 1 >= limits.ATTEMPTS:
+        if not helps or self.phase not in _BEFORE_CLOSE or asked.attempt + 1 >= limits.ATTEMPTS:
             self._fail(abort.cause, text)
             return
         self.tell(Said(text=text, warning=True))
@@ -259,12 +260,17 @@ class OwnerSession(Machine):
 
     def _on_refusal(self, peer: str, message: Refusal, now: float) -> None:
         self.tell(Said(text=f"{peer} refused what we sent: {message.code}", warning=True))
-        if peer not in self._holders or self.phase not in (Phase.OPENING, Phase.OFFERING):
+        if peer not in self._holders:
             return
+        # A holder that comes back is asked again, in every phase, and may have lost its session: an old disk, say.
+        forgot = message.code == WrongSession.code
         why = f"{peer} refused the question ({message.code})"
-        if self.phase is Phase.OFFERING and message.code == WrongSession.code and not self._reopened:
+        if self.phase in _BEFORE_CLOSE and forgot and not self._reopened:
             self._reopen(why, now)
-        else:
+        elif self.phase is Phase.RELEASED and forgot and self._asking is not None:
+            self._asking.forgotten.add(peer)
+            self._conclude(now)
+        elif self.phase in (Phase.OPENING, Phase.OFFERING) or (forgot and self.phase in _WITH_HOLDERS):
             self._fail(Cause.FAULT, why)
 
     def _drop_asking(self) -> None:

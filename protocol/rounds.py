@@ -204,7 +204,9 @@ MODEL_OWNER: Final[Table] = {
         _P.OFFERING,
         {_S.OFFERED: _P.COLLECTING, _S.SET_CLOSED: _P.CLOSED, _S.GIVEN_UP: _P.IDLE, _S.REOPENED: _P.OPENING},
     ),
-    _P.COLLECTING: _model_owner(_P.COLLECTING, {_S.SET_CLOSED: _P.CLOSED, _S.GIVEN_UP: _P.IDLE}),
+    _P.COLLECTING: _model_owner(
+        _P.COLLECTING, {_S.SET_CLOSED: _P.CLOSED, _S.GIVEN_UP: _P.IDLE, _S.REOPENED: _P.OPENING}
+    ),
     _P.CLOSED: _model_owner(_P.CLOSED, {Release: _P.RECEIVING}),
     _P.RECEIVING: _model_owner(
         _P.RECEIVING,

@@ -7,7 +7,18 @@ import pytest
 from tertium.protocol import limits
 from tertium.protocol.codec import decode_as
 from tertium.protocol.errors import JournalError
-from tertium.protocol.messages import Abort, Cause, Closed, CloseList, OfferRound, OpenRound, ProposeRound, RoundOffer
+from tertium.protocol.messages import (
+    Abort,
+    Cause,
+    Closed,
+    CloseList,
+    OfferRound,
+    OpenRound,
+    ProposeRound,
+    RoundOffer,
+    RoundRecord,
+)
+from tertium.protocol.progress import RoundDone
 from tertium.protocol.rounds import Phase
 from tertium.protocol.statements import open_signed
 from tertium.secure_worker.machine import SecureWorker
@@ -71,6 +82,54 @@ def test_everybody_at_once(make: Maker, undisturbed: bytes, plain_sum: Any) -> N
     assert set(run.run().values()) == {None}
     exact(run, plain_sum)
     assert bytes(run.model.to_bytes()) == undisturbed
+
+
+def loses_its_journal(make: Maker, phase: Phase) -> Run:
+    """Run two rounds; in the second, with the model owner in this phase, the secure worker comes back with nothing."""
+    run = make(4, plan=make.plan(rounds=2), machines={"owner": make.sums, "dave": make.slow})
+    run.run(until=lambda: run.released == [1] and run.machines["owner"].phase is phase)
+    del run.journals["third"]
+    run.restart("third")
+    run.run()
+    return run
+
+
+@pytest.mark.parametrize("phase", [Phase.OFFERING, Phase.COLLECTING])
+def test_a_secure_worker_without_its_journal_is_asked_in_another_session(
+    make: Maker, undisturbed: bytes, plain_sum: Any, phase: Phase
+) -> None:
+    run = loses_its_journal(make, phase)
+    assert set(run.errors.values()) == {None}
+    assert len([line for line in run.said("owner") if "opening another session" in line.text]) == 1
+    exact(run, plain_sum)
+    assert bytes(run.model.to_bytes()) == undisturbed
+    assert run.clock.now < 30  # no deadline has run out
+
+
+def test_a_secure_worker_without_its_journal_costs_a_step_taken_nothing_but_its_signature(make: Maker) -> None:
+    lost = [True]
+
+    class Keeps(SecureWorker):
+        def send(self, peer: str, message: Any) -> None:
+            if not (isinstance(message, RoundRecord) and lost[0]):
+                super().send(peer, message)
+
+    run = make(4, plan=make.plan(rounds=2), machines={"third": Keeps})
+    run.run(until=lambda: run.machines["owner"].phase is Phase.RELEASED)
+    lost[0] = False
+    del run.journals["third"]
+    run.restart("third")
+    assert set(run.run().values()) == {None}
+    first, second = run.said("owner", RoundDone)
+    assert (first.absent_cosigners, second.absent_cosigners) == (("third",), ())
+    assert run.clock.now < 30
+
+
+def test_a_release_that_went_with_the_journal_ends_the_session_at_once(make: Maker) -> None:
+    run = loses_its_journal(make, Phase.RECEIVING)
+    assert run.errors["owner"] == "third refused the question (wrong-session)"
+    assert run.released == [1]
+    assert run.clock.now < 30
 
 
 def test_another_attempt_asks_the_same_and_shows_whom_the_first_had_receipted(make: Maker) -> None:
