@@ -93,9 +93,16 @@ class Place:
     """A federation whose data owners all have the torch-free task `Planted`."""
 
     def __init__(
-        self, *, parameters: int, cohort: int, rounds: int, relayed: bool = False, pattern: object = 0.5
+        self,
+        *,
+        parameters: int,
+        cohort: int,
+        rounds: int,
+        relayed: bool = False,
+        pattern: object = 0.5,
+        folder: Path | None = None,
     ) -> None:
-        self._folder = tempfile.TemporaryDirectory(prefix="tertium-bench-")
+        self._folder = tempfile.TemporaryDirectory(prefix="tertium-bench-", dir=folder)
         self.root = Path(self._folder.name)
         self.names = data_owners(cohort)
         self.processes: dict[str, subprocess.Popen[bytes]] = {}

@@ -35,6 +35,11 @@ def create_file(path: Path, content: Buffer, *, mode: int) -> None:
 
     A file that could not be written whole (a full disk) is removed again.
     """
+    _create(path, content, mode)
+    _sync_folder(path.parent)
+
+
+def _create(path: Path, content: Buffer, mode: int) -> None:
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
     try:
         with open(descriptor, "wb") as file:
@@ -46,13 +51,12 @@ def create_file(path: Path, content: Buffer, *, mode: int) -> None:
         with contextlib.suppress(OSError):
             os.unlink(path)
         raise
-    _sync_folder(path.parent)
 
 
 def replace_file(path: Path, content: Buffer, *, mode: int) -> None:
     """Put a whole new file in the place of `path`, or leave the old one as it is; synced to disk."""
     beside = path.with_name(f".{path.name}.{os.urandom(8).hex()}.new")
-    create_file(beside, content, mode=mode)
+    _create(beside, content, mode)
     try:
         os.replace(beside, path)
     except BaseException:

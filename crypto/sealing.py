@@ -15,6 +15,7 @@ Rules of the file:
   and `finish` does not return unless the commitment matches.
 """
 
+import functools
 import hmac
 import os
 from collections.abc import Iterator, Sequence
@@ -139,9 +140,15 @@ def wrap(public: bytes, content_key: bytes, info: bytes) -> bytes:
 def check_public_key(public: bytes, *, party: str) -> None:
     """Raise `BadRecipientKey`, naming `party`, unless `public` is a key that something can be wrapped to."""
     try:
-        wrap(public, bytes(CONTENT_KEY_BYTES), b"")
+        _can_be_wrapped_to(public)
     except BadRecipientKey as error:
         raise BadRecipientKey(error.reason, party=party) from None
+
+
+@functools.lru_cache(maxsize=64)
+def _can_be_wrapped_to(public: bytes) -> None:
+    # Only what did not raise is remembered: a round looks at the same few keys several times.
+    wrap(public, bytes(CONTENT_KEY_BYTES), b"")
 
 
 def _recipient(public: bytes) -> MLKEM768X25519PublicKey:

@@ -1,16 +1,19 @@
 """What a model owner must not forget: its session, how far it came, and the question that is open, with its key.
 
-The key is the one secret any journal holds. It is there from before the question is sent until the aggregate is
-applied and checkpointed: without it a crash in between would lose a round that the secure worker has released.
+The key is the one secret in the state of any party, and lies beside the journal (`protocol/keyslots.py`). It is there
+from before the question is sent until the aggregate is applied and checkpointed: without it a crash in between would
+lose a round that the secure worker has released.
 """
 
 from typing import ClassVar
 
-from ..crypto.errors import Misbehaviour
+from ..crypto.errors import Misbehaviour, Misuse
 from ..crypto.sealing import RoundKey
 from ..protocol.charter import Charter, Role
 from ..protocol.errors import JournalError
 from ..protocol.journal import Entry, Journal, Write
+from ..protocol.keyslots import FILE as KEY_FILE
+from ..protocol.keyslots import SLOTS
 from ..protocol.messages import OpenRound, Signed
 from ..protocol.statements import open_signed
 
@@ -39,15 +42,12 @@ class ReachedKept(Entry, frozen=True):
 
 
 class QuestionKept(Entry, frozen=True):
-    """The question that is open, and the private half of its key."""
+    """The question that is open, and where the private half of its key is."""
 
     kind: ClassVar[str] = "question"
 
     open_round: Signed
-    secret: bytes
-
-    def __repr__(self) -> str:
-        return "QuestionKept()"
+    slot: int
 
 
 class AbortKept(Entry, frozen=True):
@@ -64,6 +64,9 @@ class Memory:
     def __init__(self, charter: Charter, journal: Journal) -> None:
         self._charter = charter
         self._journal = journal
+        kept = journal.read(QuestionKept)
+        # An earlier process may have ended before it could overwrite what it had forgotten.
+        journal.slots.clear(but=None if kept is None else kept.slot)
 
     def session(self) -> SessionKept | None:
         """Return the session an earlier process had open, if it is one of this charter."""
@@ -79,7 +82,15 @@ class Memory:
             question = open_signed(self._charter, kept.open_round, OpenRound, Role.MODEL_OWNER)
         except Misbehaviour as error:
             raise JournalError(f"the journal holds a question that we did not sign: {error.reason}") from error
-        return question, kept.open_round, RoundKey(kept.secret)
+        try:
+            key = RoundKey(self._journal.slots.get(kept.slot))
+        except Misuse:
+            key = None
+        if key is None or key.public != question.owner_key:
+            raise JournalError(
+                f"the key to the answer of round {question.round} is not in {KEY_FILE} beside the journal"
+            )
+        return question, kept.open_round, key
 
     def unfinished(self) -> ReachedKept | None:
         """Return how far the session of an earlier process came, if there is more to do in it."""
@@ -105,19 +116,26 @@ class Memory:
     def open_session(self, owner_nonce: bytes, holder_nonces: tuple[bytes, ...], reached: ReachedKept) -> None:
         """Note a session, before anything is asked in it."""
         kept = SessionKept(self._charter.digest, owner_nonce, holder_nonces)
-        self._journal.write(Write.SESSION_OPENED, kept, reached, forget=(QuestionKept, AbortKept), scrub=True)
+        self._journal.write(Write.SESSION_OPENED, kept, reached, forget=(QuestionKept, AbortKept))
+        self._journal.slots.clear()
 
     def sign_question(self, signed: Signed, key: RoundKey) -> None:
         """Note a question and the key to its answer, before it is sent; the attempt before it is forgotten."""
-        self._journal.write(Write.QUESTION_SIGNED, QuestionKept(signed, key.secret))
+        before = self._journal.read(QuestionKept)
+        slot = 0 if before is None else (before.slot + 1) % SLOTS
+        self._journal.slots.put(slot, key.secret)
+        self._journal.write(Write.QUESTION_SIGNED, QuestionKept(signed, slot))
+        self._journal.slots.clear(but=slot)
 
     def take_step(self, reached: ReachedKept) -> None:
         """Forget question and key: the aggregate is applied and checkpointed."""
-        self._journal.write(Write.STEP_TAKEN, reached, forget=(QuestionKept,), scrub=True)
+        self._journal.write(Write.STEP_TAKEN, reached, forget=(QuestionKept,))
+        self._journal.slots.clear()
 
     def end_session(self, abort: Signed) -> None:
         """Note that the session ended in this abort, before anybody is told; forget what was open in it."""
-        self._journal.write(Write.SESSION_ENDED, AbortKept(abort), forget=_OF_A_SESSION, scrub=True)
+        self._journal.write(Write.SESSION_ENDED, AbortKept(abort), forget=_OF_A_SESSION)
+        self._journal.slots.clear()
 
 
 _OF_A_SESSION: tuple[type[Entry], ...] = (SessionKept, ReachedKept, QuestionKept)

@@ -6,8 +6,12 @@ Rules of the file:
 - One `write` is one transaction: all of its entries, what it forgets and the body it keeps, or nothing.
 - Each place in the code that writes has a name of its own in `Write`; crashes are tried at every one of them, and a
   name without a crash fails the tests.
-- Nothing secret is kept but the model owner's round key, until its aggregate is checkpointed; that is then
-  overwritten (`secure_delete`) and the write-ahead log cut off. Disks promise no more, and the documentation says so.
+- A write is on the disk when it returns, but for those in `REPEATABLE`: a kill does not lose them, a power failure may,
+  and then the party only does something again. They are on the disk with the next write.
+- Nothing secret is in it. The model owner's round key lies beside it (`keyslots.py`) until its aggregate is
+  checkpointed, and is then overwritten.
+- The write-ahead log has its length from the start, and is used again from its beginning: while a file grows, each
+  sync of it waits for the file system's own journal.
 - One process at a time: the file is locked while it is open. A process loses its locks on a file with the first
   descriptor of it that it closes (POSIX), so nothing here opens the file beside SQLite.
 
@@ -33,6 +37,8 @@ from ..crypto.labels import Buffer
 from .charter import Role
 from .codec import encode
 from .errors import JournalError
+from .keyslots import FILE as KEY_FILE
+from .keyslots import KeySlots
 
 SCHEMA: Final = 1
 FILE: Final = "journal.db"
@@ -89,6 +95,9 @@ WRITES: Final = {
     Role.EVALUATOR: frozenset({Write.INVITATION_ANSWERED, Write.ABANDONED}),
 }
 """Who writes what; a role that writes anything else is stopped."""
+REPEATABLE: Final = frozenset({Write.INVITATION_ANSWERED, Write.RECEIPT_TAKEN, Write.ROUND_ATTESTED, Write.STEP_TAKEN})
+"""Writes that nothing anybody was told depends on: an invitation is answered again, with a new key, before anything was
+sealed for it; a receipt or a record is asked for again; a step that was taken is in the checkpoint."""
 
 
 class Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_like=True):
@@ -121,6 +130,9 @@ class _Owner(Entry, frozen=True):
 
 
 _LEAST_PAGE: Final = 512
+_PAGE: Final = 4096
+_LOG: Final = 256 * _PAGE
+"""Length of the write-ahead log, and how much of it is filled before it is moved into the file."""
 _LOCKS: Final = 1 << 30, 512
 """Where in a file SQLite locks, and how many bytes of it (its file format, "The Lock-Byte Page")."""
 
@@ -139,6 +151,7 @@ class Journal:
         self._where = str(path) if path is not None else "the journal in memory"
         self._writes = WRITES[role]
         self._broken = False
+        self._reserved = path is None
         with _reported(self._where, "cannot be opened"):
             if path is not None:
                 _make_private(path)
@@ -146,6 +159,9 @@ class Journal:
             self._db = sqlite3.connect(path or ":memory:", isolation_level=None, timeout=0.0, check_same_thread=False)
             try:
                 self._prepare(_Owner(SCHEMA, party, signing))
+                # Behind the lock: another process of this party must not find its key overwritten.
+                keeps_keys = path is not None and role is Role.MODEL_OWNER
+                self.slots = KeySlots(path.with_name(KEY_FILE) if path is not None and keeps_keys else None)
             except BaseException:
                 self._db.close()
                 raise
@@ -162,7 +178,8 @@ class Journal:
             "journal_mode = wal",
             "synchronous = full",
             "secure_delete = on",
-            "journal_size_limit = 1048576",
+            f"journal_size_limit = {_LOG}",
+            f"wal_autocheckpoint = {_LOG // _PAGE}",
             "trusted_schema = off",
         ):
             self._db.execute(f"pragma {setting}")
@@ -183,6 +200,13 @@ class Journal:
             # Into the file itself, where `look` finds it.
             self._db.execute("pragma wal_checkpoint(truncate)")
 
+    def _reserve(self) -> None:
+        """Give log and file their length: with the first write, since a start that is refused is to change nothing."""
+        self._reserved = True
+        self._db.execute("insert or replace into bodies values (x'', -1, zeroblob(?))", (_LOG - 32 * _PAGE,))
+        self._db.execute("delete from bodies where subject = x'' and number = -1")
+        self._db.execute("pragma wal_checkpoint(restart)")
+
     # --- writing
 
     def write(
@@ -191,16 +215,14 @@ class Journal:
         *entries: Entry,
         forget: Iterable[type[Entry] | Entry] = (),
         keep: tuple[bytes, Iterable[Buffer]] | None = None,
-        scrub: bool = False,
     ) -> None:
-        """Write, in one transaction, and return once it is on the disk.
+        """Write, in one transaction, and return once it is on the disk, or for `REPEATABLE` ones in the system's hands.
 
         Args:
             name: which write this is.
             entries: what to remember.
             forget: kinds to forget altogether, or single entries, before that.
             keep: subject and records of the one sealed body that is kept; those kept before are dropped.
-            scrub: cut the write-ahead log off, because what is forgotten was secret.
 
         Raises:
             JournalError: the disk is full or broken, or an earlier write has failed. The party is to end.
@@ -211,6 +233,9 @@ class Journal:
             raise JournalError(f"{self._where} could not be written before; nothing is written after that")
         with _reported(self._where, f"cannot be written ({name.value})"):
             try:
+                if not self._reserved:
+                    self._reserve()
+                self._db.execute(f"pragma synchronous = {'normal' if name in REPEATABLE else 'full'}")
                 self._db.execute("begin immediate")
                 for each in forget:
                     if isinstance(each, Entry):
@@ -222,18 +247,11 @@ class Journal:
                 if keep is not None:
                     self._keep(*keep)
                 self._db.execute("commit")
-                if scrub:
-                    self._cut_log()
             except BaseException:
                 self._broken = True
                 with contextlib.suppress(sqlite3.Error):
                     self._db.execute("rollback")
                 raise
-
-    def _cut_log(self) -> None:
-        ((busy, *_),) = self._db.execute("pragma wal_checkpoint(truncate)").fetchall()
-        if busy:
-            raise sqlite3.OperationalError("what was to be forgotten is still in its log")
 
     def _put(self, entry: Entry) -> None:
         row = (entry.kind, entry.key, encode(entry))
@@ -285,6 +303,7 @@ class Journal:
     def close(self) -> None:
         """Close the file. Idempotent."""
         self._db.close()
+        self.slots.close()
 
     def __repr__(self) -> str:
         return f"Journal({self._where})"

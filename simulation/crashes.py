@@ -88,7 +88,6 @@ class FaultyJournal(Journal):
         *entries: Entry,
         forget: Iterable[type[Entry] | Entry] = (),
         keep: tuple[bytes, Iterable[Buffer]] | None = None,
-        scrub: bool = False,
     ) -> None:
         """Write, unless the party ends here."""
         if self._full:
@@ -100,7 +99,7 @@ class FaultyJournal(Journal):
             raise JournalError(f"the journal in memory cannot be written ({name.value}): database or disk is full")
         if plan is not None and plan.when == "before":
             raise Crash(plan)
-        super().write(name, *entries, forget=forget, keep=keep, scrub=scrub)
+        super().write(name, *entries, forget=forget, keep=keep)
         for look in self.wrote:
             look(name, entries)
         if plan is not None:
@@ -109,7 +108,8 @@ class FaultyJournal(Journal):
     def contents(self) -> list[bytes]:
         """Return every value and body record in the file, to be searched."""
         rows = self._db.execute("select value from entries").fetchall()
-        return [row[0] for row in rows + self._db.execute("select record from bodies").fetchall()]
+        rows += self._db.execute("select record from bodies").fetchall()
+        return [*(row[0] for row in rows), self.slots.contents()]
 
 
 def effect_names(effect: Effect) -> tuple[str, str]:

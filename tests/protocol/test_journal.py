@@ -23,6 +23,7 @@ from tertium.protocol.charter import Role
 from tertium.protocol.errors import JournalError
 from tertium.protocol.journal import FILE, WRITES, Entry, Journal, Write, _Owner
 from tertium.protocol.messages import Signed
+from tertium.protocol.statements import sign
 
 KEY = b"k" * 32
 KILLS = 24
@@ -80,6 +81,71 @@ def path(tmp_path: Path) -> Path:
 # --- what comes back
 
 
+def asked(world: Any, attempt: int = 0) -> tuple[Signed, RoundKey]:
+    key = RoundKey()
+    return sign(world.identities["owner"], world.ask(attempt=attempt, owner_key=key.public)), key
+
+
+def test_a_crash_leaves_the_key_the_journal_speaks_of(path: Path, world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ended after the key was put down and before the question was, and after the step was noted and before the key
+    was overwritten: the first process of all knows its key again, and the next one finds none."""
+
+    def begun() -> tuple[Journal, Memory]:
+        journal = Journal.of(owner, Role.MODEL_OWNER, path.parent)
+        return journal, Memory(charter, journal)
+
+    owner, charter = world.identities["owner"], world.charter
+    (question, first), (again, second) = asked(world), asked(world, attempt=1)
+    journal, memory = begun()
+    memory.sign_question(question, first)
+    with monkeypatch.context() as patch:
+        patch.setattr(journal, "write", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            memory.sign_question(again, second)
+    assert traces(path.parent, second.secret)
+    journal.close()
+    journal, memory = begun()
+    assert not traces(path.parent, second.secret)
+    kept = memory.question()
+    assert kept is not None
+    assert kept[2].secret == first.secret
+    with monkeypatch.context() as patch:
+        patch.setattr(journal.slots, "clear", lambda **_: None)
+        memory.take_step(ReachedKept(1, bytes(32), str(path.parent), finished=False))
+    assert traces(path.parent, first.secret)
+    journal.close()
+    journal, memory = begun()
+    assert memory.question() is None
+    assert not traces(path.parent, first.secret)
+    journal.close()
+
+
+def test_a_key_that_is_not_the_questions_is_one_sentence(path: Path, world: Any) -> None:
+    question, key = asked(world)
+    journal = Journal.of(world.identities["owner"], Role.MODEL_OWNER, path.parent)
+    memory = Memory(world.charter, journal)
+    memory.sign_question(question, key)
+    for secret in (RoundKey().secret, b"", b"x"):
+        journal.slots.put(0, secret)
+        refused(memory.question, "the key to the answer of round", "round.key")
+    journal.close()
+
+
+@pytest.mark.parametrize("content", [b"", b"x", bytes(4096), bytes(8193)])
+def test_a_file_of_keys_that_is_none_is_one_sentence(path: Path, world: Any, content: bytes) -> None:
+    key = path.with_name("round.key")
+    key.write_bytes(content)
+    if not content:
+        Journal.of(world.identities["owner"], Role.MODEL_OWNER, path.parent).close()
+        assert key.stat().st_mode & 0o777 == 0o600
+        return
+    refused(lambda: Journal.of(world.identities["owner"], Role.MODEL_OWNER, path.parent), "is not a file of round keys")
+    assert key.read_bytes() == content
+    key.unlink()
+    key.symlink_to(path)
+    refused(lambda: Journal.of(world.identities["owner"], Role.MODEL_OWNER, path.parent), "round.key cannot be opened")
+
+
 @pytest.mark.parametrize("kind", kinds(), ids=lambda kind: f"{kind.__module__.rpartition('tertium.')[2]}:{kind.kind}")
 def test_an_entry_of_every_kind_comes_back_from_the_disk(kind: type[Entry], path: Path, sampler: Any) -> None:
     made = [sampler(seed).make(kind) for seed in range(20)]
@@ -120,7 +186,7 @@ def test_a_body_comes_back_byte_for_byte_and_one_is_kept(path: Path, sizes: tupl
 def test_what_is_forgotten_is_gone_and_the_rest_is_not(path: Path) -> None:
     journal = opened(path)
     journal.write(
-        Write.SESSION_OFFERED, Counted(1, 1), Counted(2, 2), QuestionKept(Signed("owner", b"q", bytes(64)), b"s")
+        Write.SESSION_OFFERED, Counted(1, 1), Counted(2, 2), QuestionKept(Signed("owner", b"q", bytes(64)), 1)
     )
     journal.write(Write.SESSION_OFFERED, Counted(3, 3), forget=[Counted(1, 0)])
     assert [entry.number for entry in journal.all(Counted)] == [2, 3]
@@ -213,7 +279,7 @@ while True:
     parts = [Counted(number, value, bytes([value % 256]) * size) for number in range(4)]
     body = [value.to_bytes(8, "big") * (size // 8)] * 5
     forget = [Counted] if value % 3 == 0 else [parts[0]]
-    journal.write(Write.RELEASE_DECIDED, *parts, forget=forget, keep=(b"body", body), scrub=value % 5 == 0)
+    journal.write(Write.RELEASE_DECIDED, *parts, forget=forget, keep=(b"body", body))
     os.write(1, b"%d\n" % value)
 """
 
@@ -272,7 +338,7 @@ try:
     journal = Journal(Path(sys.argv[1]), party="third", role=Role.SECURE_WORKER, signing=b"k" * 32)
     number = 0
     while True:
-        body = (bytes([number]) * 3000 for _ in range(10))
+        body = (bytes([number]) * 20_000 * (number + 1) for _ in range(10))
         journal.write(Write.RELEASE_DECIDED, Counted(number, number), keep=(b"%d" % number, body))
         print(number, flush=True)
         number += 1
@@ -289,7 +355,7 @@ except (JournalError, NameError) as error:
 def test_a_full_disk_is_one_sentence_and_nothing_is_written_after_it(
     path: Path, other_process: Callable[..., subprocess.Popen]
 ) -> None:
-    out, err = other_process(FILLER, path, limit=200_000).communicate(timeout=60)
+    out, err = other_process(FILLER, path, limit=6_000_000).communicate(timeout=60)
     assert err == b""
     *numbers, sentence, after = out.decode().splitlines()
     assert re.fullmatch(r"refused \S+ cannot be written \(release decided\): [A-Za-z/ ]+", sentence)
@@ -298,7 +364,7 @@ def test_a_full_disk_is_one_sentence_and_nothing_is_written_after_it(
     journal = opened(path)
     last = int(numbers[-1])
     assert [entry.number for entry in journal.all(Counted)] == [*range(last + 1)]
-    assert list(journal.body(b"%d" % last)) == [bytes([last]) * 3000] * 10
+    assert list(journal.body(b"%d" % last)) == [bytes([last]) * 20_000 * (last + 1)] * 10
     assert list(journal.body(b"%d" % (last + 1))) == []
     journal.write(Write.SESSION_LEFT, Counted(9999, 0))
     journal.close()
@@ -316,7 +382,7 @@ def test_a_full_disk_when_a_journal_is_made_is_one_sentence_too(
 def test_a_database_that_may_not_grow_says_so(path: Path) -> None:
     journal = opened(path)
     journal._db.execute("pragma max_page_count = 10")
-    sentence = refused(lambda: journal.write(Write.RELEASE_DECIDED, keep=(b"big", [b"x" * 100_000])))
+    sentence = refused(lambda: journal.write(Write.RELEASE_DECIDED, keep=(b"big", [b"x" * 2_000_000])))
     assert sentence.endswith("cannot be written (release decided): database or disk is full")
     refused(lambda: journal.write(Write.SESSION_LEFT), "nothing is written after that")
     journal.close()
