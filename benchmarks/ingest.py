@@ -158,12 +158,12 @@ def run_party(words: list[str]) -> int:
     if verb == "secure-worker":
         workplace = open_workplace(Role.SECURE_WORKER, folder, charter, as_json=True)
         exchange = exchange_of(workplace)
-        third = _Timed(workplace.identity, workplace.charter, exchange, serve=False, memory=limits.VECTOR_MEMORY)
+        third = _Timed(workplace.identity, workplace.charter, exchange, workplace.journal, memory=limits.VECTOR_MEMORY)
         return run_machine(workplace, third, "", watch_stdin=False)
     workplace = open_workplace(Role.DATA_OWNER, folder, charter, as_json=True)
     trainers = {name: load_task(entry.factory, entry.options).trainer() for name, entry in workplace.site.tasks.items()}
     exchange = exchange_of(workplace)
-    sender = _Met(workplace.identity, workplace.charter, exchange, workplace.site, trainers)
+    sender = _Met(workplace.identity, workplace.charter, exchange, workplace.journal, workplace.site, trainers)
     return run_machine(workplace, sender, "", watch_stdin=False)
 
 

@@ -178,6 +178,7 @@ class Journal:
             "journal_mode = wal",
             "synchronous = full",
             "secure_delete = on",
+            "cache_size = -2000",
             f"journal_size_limit = {_LOG}",
             f"wal_autocheckpoint = {_LOG // _PAGE}",
             "trusted_schema = off",

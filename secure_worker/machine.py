@@ -297,8 +297,8 @@ class SecureWorker(Machine):
         intake.give_receipt(peer, receipt)
         self.effect(Drop(incoming.subject))
         self.send(peer, Receipted(receipt=receipt))
+        # If it was the last, the set is closed by `tick`, once the receipt is out: a release takes a while to write.
         self._start_uploads()
-        self._close_if_complete(now)
 
     def transfer_failed(self, peer: str, subject: bytes, error: Misbehaviour, now: float) -> None:
         """Free the buffer; the data owner may announce itself again until the set is closed."""
