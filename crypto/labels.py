@@ -25,6 +25,7 @@ class Label(enum.Enum):
     ROUND_KEY = "tertium/1 round key"
     DECLINE = "tertium/1 decline"
     RECEIPT = "tertium/1 receipt"
+    HOLDER_LIST = "tertium/1 holder list"
     CLOSE = "tertium/1 close"
     ROUND_STATEMENT = "tertium/1 round statement"
     ABORT = "tertium/1 abort"

@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 from ..crypto.errors import BadBody, Misbehaviour
 from ..crypto.identity import verify
 from ..crypto.labels import Label
-from ..crypto.ring import Words, from_wire
+from ..crypto.ring import Words
 from ..crypto.sealing import RoundKey, check_public_key
+from ..crypto.sharing.wire import total_from_section
 from ..protocol.charter import Charter, Role
 from ..protocol.errors import IllegalMessage, NotInCohort, PeerLost, SplitView, WrongOpenRound, WrongSender
 from ..protocol.exchange import Broadcast, Exchange, Incoming, Outgoing, RoundContext
@@ -18,6 +19,7 @@ from ..protocol.messages import (
     CloseList,
     Decline,
     Evaluation,
+    HolderList,
     OpenRound,
     RoundKeyStatement,
     RoundRecord,
@@ -25,10 +27,10 @@ from ..protocol.messages import (
     SealedHead,
     Signed,
 )
+from ..protocol.seats import Seats
 from ..protocol.session import check_offer
 from ..protocol.statements import open_signed, statement_digest
 from ..protocol.training import Score
-from ..protocol.vector import vector_bytes
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,7 @@ class Asking:
     """A round, or an evaluation, that is being asked."""
 
     charter: Charter
+    seats: Seats
     exchange: Exchange
     question: OpenRound
     signed: Signed
@@ -65,12 +68,17 @@ class Asking:
     """Evaluators that scored, data owners that declined."""
     closes: dict[str, tuple[bytes, CloseList]] = field(default_factory=dict)
     """By holder: the digest of its signed Close list, and the list."""
+    signed_closes: dict[str, Signed] = field(default_factory=dict)
     heads: dict[str, SealedHead] = field(default_factory=dict)
     releases: dict[str, Incoming] = field(default_factory=dict)
     fetching: set[str] = field(default_factory=set)
     """Holders whose total was asked for over the connection that is up now."""
     totals: dict[int, Words] = field(default_factory=dict, repr=False)
-    """By the holder's place in the charter."""
+    """By the scheme's number of the holder."""
+    opened: set[str] = field(default_factory=set)
+    """Holders whose release is open, an empty one too."""
+    lists: dict[str, Signed] = field(default_factory=dict)
+    """By holder, where there are several: what it counted."""
     statements: dict[str, Signed] = field(default_factory=dict)
     records: dict[str, RoundRecord] = field(default_factory=dict)
     forgotten: set[str] = field(default_factory=set)
@@ -131,6 +139,16 @@ class Asking:
 
     # --- the sum
 
+    def take_list(self, peer: str, signed: Signed) -> tuple[Signed, ...] | None:
+        """Take what a holder counted; return every holder's list once they are all here, in the charter's order."""
+        said = open_signed(self.charter, signed, HolderList, Role.SECURE_WORKER)
+        if said.holder != peer or signed.signer != peer or said.open_round != self.name:
+            raise WrongOpenRound("lists the contributions to another question", party=peer)
+        if self.lists.setdefault(peer, signed) != signed:
+            raise SplitView("lists two sets of contributions to one question", party=peer)
+        whole = set(self.lists) == set(self.question.holders)
+        return tuple(self.lists[name] for name in self.question.holders) if whole else None
+
     def take_close(self, peer: str, signed: Signed) -> CloseList | None:
         """Take a holder's Close list; return it once every holder has closed."""
         close = open_signed(self.charter, signed, CloseList, Role.SECURE_WORKER)
@@ -142,7 +160,10 @@ class Asking:
         name = statement_digest(CloseList, signed)
         if self.closes.get(peer, (name, close))[0] != name:
             raise SplitView("closed one round over two contributor sets", party=peer)
+        if any(not close.same_set(other) for _, other in self.closes.values()):
+            raise SplitView("closed over another set than another secure worker", party=peer)
         self.closes[peer] = (name, close)
+        self.signed_closes[peer] = signed
         return close if set(self.closes) == set(self.question.holders) else None
 
     def take_release(self, peer: str, head: SealedHead) -> Incoming | None:
@@ -150,12 +171,11 @@ class Asking:
         if peer in self.heads:
             if self.heads[peer] != head:
                 raise SplitView("releases twice", party=peer)
-            here = self.question.holders.index(peer) in self.totals
-            return None if here or peer in self.fetching else self.fetch(peer)
+            return None if peer in self.opened or peer in self.fetching else self.fetch(peer)
         if peer not in self.closes:
             raise IllegalMessage("releases before it closes", party=peer)
         name, close = self.closes[peer]
-        sections = [vector_bytes(self.question)]
+        sections = self.seats.total_bytes(self.question, peer)
         header = self.exchange.examine(head, Label.AGGREGATE, self.context, peer, self.key, sections)
         if header.close != name or header.contributors != len(close.contributions):
             raise SplitView("releases a sum over another set than it closed with", party=peer)
@@ -192,19 +212,22 @@ class Asking:
             return None
         return isinstance(error, PeerLost | BadBody)  # anybody on the path can spoil a record
 
-    def take_total(self, peer: str, section: memoryview) -> bool:
+    def take_total(self, peer: str, sections: tuple[memoryview, ...]) -> bool:
         """Take a holder's opened total; True, with the round key erased, once every holder's is here."""
-        index = self.question.holders.index(peer)
-        self.totals[index] = from_wire(self.question.plan, section, self.question.words)
-        if len(self.totals) < len(self.question.holders):
+        index, question = self.seats.index(peer), self.question
+        self.opened.add(peer)
+        if index is not None:
+            scheme = self.seats.scheme
+            self.totals[index] = total_from_section(scheme, question.plan, question.words, sections[0])
+        if self.opened != set(question.holders):
             return False
         self.key.erase()
         return True
 
     @property
-    def contributors(self) -> int:
-        """How many contributions the closed set has."""
-        return len(next(iter(self.closes.values()))[1].contributions)
+    def contributors(self) -> tuple[str, ...]:
+        """Whose contributions the closed set has."""
+        return next(iter(self.closes.values()))[1].contributors
 
     # --- the record
 

@@ -1,7 +1,9 @@
 """The model owner: asks one question a round, gets one sum, takes one step.
 
-It follows `rounds.MODEL_OWNER`. It never holds one data owner's update: `exchange.MAY_SEND` has no row for it, this
-machine has no handler for it, and what it opens is bound, by signature, to a Close list of at least the minimum cohort.
+It follows `rounds.MODEL_OWNER`. It never holds one data owner's update: `exchange.MAY_SEND` has no row for it, and
+what it opens is bound, by signature, to a Close list of at least the minimum cohort. Only where the charter's scheme
+makes it a holder does it take shares (`protocol/intake.py`): seeds in `masked`; in `plain`, which a charter has to
+excuse, updates.
 
 How a round goes, from here: sign an OpenRound; collect every holder's offer; invite the cohort and give each that
 accepts the same sealed model; wait for Close and release; open, decode, apply and checkpoint on the work thread;
@@ -18,15 +20,18 @@ from ..crypto.labels import Label
 from ..crypto.ring import Words
 from ..crypto.sealing import RoundKey
 from ..protocol import limits
+from ..protocol.charter import Role
 from ..protocol.codec import encode
-from ..protocol.errors import SiteFileError
+from ..protocol.errors import IllegalMessage, SiteFileError, TooLate
 from ..protocol.exchange import Incoming, RoundContext
+from ..protocol.intake import Intake
 from ..protocol.machine import Dial, Drop, Expect, Permit, Provide, Work
 from ..protocol.messages import (
     Aborted,
     Acceptance,
     Cause,
     Closed,
+    Closes,
     Cosign,
     Cosignature,
     Declined,
@@ -34,12 +39,15 @@ from ..protocol.messages import (
     Fetch,
     Grant,
     Invitation,
+    Listed,
+    Lists,
     Message,
     OfferRound,
     OfferSession,
     OpenRound,
     ProposeRound,
     Purpose,
+    Ready,
     Refusal,
     Release,
     RequestCosignature,
@@ -63,7 +71,7 @@ class ModelOwner(OwnerSession):
     """The machine of a model owner, for one session."""
 
     def handlers(self) -> dict[type[Message], Callable[[str, Any, float], None]]:
-        """Return the handler of each message a model owner can be sent. None of them takes an update."""
+        """Return the handler of each message a model owner can be sent."""
         return {
             OfferSession: self._on_offer_session,
             OfferRound: self._on_offer_round,
@@ -71,6 +79,8 @@ class ModelOwner(OwnerSession):
             Declined: self._on_declined,
             Fetch: self._on_fetch,
             Grant: self._on_grant,
+            Ready: self._on_ready,
+            Listed: self._on_listed,
             Closed: self._on_closed,
             Release: self._on_release,
             RequestCosignature: self._on_request_cosignature,
@@ -150,7 +160,12 @@ class ModelOwner(OwnerSession):
         context = RoundContext.of(question, name)
         sections = [self._model.layout.encode(), self._model.to_bytes()]
         broadcast = self.exchange.broadcast(Label.MODEL, context, sections)
-        return Asking(self.charter, self.exchange, question, signed, name, key, context, broadcast, now)
+        self._intake = None
+        if question.purpose is Purpose.TRAIN and self._seats.owner is not None:
+            self._intake = Intake(
+                self.identity, self.charter, self.exchange, self._seats, question, name, key=key, buffers=self._buffers
+            )
+        return Asking(self.charter, self._seats, self.exchange, question, signed, name, key, context, broadcast, now)
 
     def _on_offer_round(self, peer: str, message: OfferRound, now: float) -> None:
         complete = self._open_question(peer).take_offer(peer, message.offer)
@@ -186,11 +201,42 @@ class ModelOwner(OwnerSession):
         if self.phase is Phase.EVALUATING and asking.answered >= set(asking.question.cohort):
             self._end_evaluation(now)
 
+    # --- shares, where the scheme makes the model owner a holder
+
+    def _on_ready(self, peer: str, message: Ready, now: float) -> None:
+        self.charter.require(peer, Role.DATA_OWNER)
+        if self._seats.owner is None:
+            raise IllegalMessage("offers a contribution to the model owner", party=peer)
+        if self._intake is None or self.phase is not Phase.COLLECTING:
+            raise TooLate("announces an upload while no round collects", party=peer)
+        self._take_ready(peer, message, self._intake)
+
+    def _note_share(self, peer: str, commitment: bytes) -> None:
+        # In memory alone: a share is worth nothing to a process that has lost the others of its attempt.
+        pass
+
     # --- the sum
+
+    def _on_listed(self, peer: str, message: Listed, now: float) -> None:
+        asking = self._open_question(peer)
+        known = peer in asking.lists
+        lists = asking.take_list(peer, message.list)
+        if lists is not None:
+            for holder in [peer] if known else self._holders:
+                self.send(holder, Lists(lists=lists))
+
+    def _pass_on_closes(self, asking: Asking, peer: str, *, known: bool) -> None:
+        """Show every holder that all have closed over one set: nothing is released before that."""
+        if len(self._holders) > 1 and set(asking.signed_closes) == set(self._holders):
+            closes = tuple(asking.signed_closes[holder] for holder in self._holders)
+            for holder in [peer] if known else self._holders:
+                self.send(holder, Closes(closes=closes))
 
     def _on_closed(self, peer: str, message: Closed, now: float) -> None:
         asking = self._open_question(peer)
+        known = peer in asking.closes
         close = asking.take_close(peer, message.close)
+        self._pass_on_closes(asking, peer, known=known)
         if self.phase in (Phase.OFFERING, Phase.COLLECTING) and close is not None:
             self._deadline = now + self.charter.rules.deadlines.release
             self.move(Step.SET_CLOSED)
@@ -209,6 +255,9 @@ class ModelOwner(OwnerSession):
     def transfer_failed(self, peer: str, subject: bytes, error: Misbehaviour, now: float) -> None:
         """Ask for an aggregate again if only the connection broke; one that does not open ends the session."""
         asking = self._asking
+        if self._intake is not None:
+            self._intake.failed(peer, subject)
+            self._start_uploads()
         if asking is None or self.phase is not Phase.RECEIVING:
             return
         match asking.may_fetch_again(peer, subject, error):
@@ -224,24 +273,46 @@ class ModelOwner(OwnerSession):
         self.effect(Dial(peer, message.ticket))
 
     def opened(self, peer: str, incoming: Incoming, sections: tuple[memoryview, ...], now: float) -> None:
-        """Take a holder's total; with the last one, decode and apply."""
+        """Take a holder's total; with the last one, decode and apply. Or a share, where we are a holder."""
         asking = self._asking
+        if incoming.header.label is Label.CONTRIBUTION:
+            self._take_share(peer, incoming, sections)
+            return
         if asking is None or self.phase is not Phase.RECEIVING or peer not in asking.releases:
             return
         question = asking.question
         self.effect(Drop(incoming.subject))
-        if not asking.take_total(peer, sections[0]):
+        if not asking.take_total(peer, sections):
             return
-        total = self._scheme.combiner(question.plan, question.words).combine(asking.totals)
         contributors, scored = asking.contributors, self._plan.evaluates_after(question.round - 1)
+        intake = self._intake
+        self._drop_intake()
         self.move(Step.AGGREGATE_OPENED)
         self._deadline = None
         for holder, signed in asking.statements.items():
             self._cosign(holder, signed)
-        self.effect(Work(asking.name.hex(), lambda: self._apply(question, total, contributors, scored=scored)))
+        self.effect(
+            Work(asking.name.hex(), lambda: self._sum_up(question, intake, asking.totals, contributors, scored))
+        )
+
+    def _sum_up(
+        self,
+        question: OpenRound,
+        intake: Intake | None,
+        totals: dict[int, Words],
+        contributors: tuple[str, ...],
+        scored: bool,
+    ) -> Applied:
+        """Run on the work thread: add our own total, if we hold shares, and combine."""
+        if intake is not None and self._seats.owner is not None:
+            own = intake.total(contributors)
+            if own is not None:
+                totals[self._seats.owner] = own
+        total = self._seats.scheme.combiner(question.plan, question.words).combine(totals)
+        return self._apply(question, total, len(contributors), scored=scored)
 
     def _apply(self, question: OpenRound, total: Words, contributors: int, *, scored: bool) -> Applied:
-        """Run on the work thread: decode, take the step, checkpoint, score."""
+        """Decode, take the step, checkpoint, score."""
         decoded = decode_vector(question, self._model.layout, total, contributors)
         reduced = decoded.means() if self._plan.reduction == "mean" else decoded.sums
         self._model.apply(question.kind, list(reduced))

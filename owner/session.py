@@ -11,14 +11,15 @@ from typing import ClassVar
 
 from ..crypto.identity import Identity
 from ..crypto.sealing import RoundKey
-from ..crypto.sharing import scheme
 from ..learning.task import GlobalModel
 from ..protocol import limits
 from ..protocol.charter import Charter, Role
-from ..protocol.errors import WrongOpenRound, WrongSender, WrongSession
+from ..protocol.errors import WrongOpenRound, WrongRound, WrongSender, WrongSession
 from ..protocol.exchange import Exchange
+from ..protocol.holder import HolderMachine
+from ..protocol.intake import Buffers
 from ..protocol.journal import Journal
-from ..protocol.machine import Drop, Machine
+from ..protocol.machine import Drop
 from ..protocol.messages import (
     Abort,
     Aborted,
@@ -59,7 +60,7 @@ _ASKING = (
 """Where a holder that comes back is asked again: for its offer, its release, or the record it did not live to send."""
 
 
-class OwnerSession(Machine):
+class OwnerSession(HolderMachine):
     """What a model owner's machine is between questions."""
 
     role: ClassVar[Role] = Role.MODEL_OWNER
@@ -86,7 +87,6 @@ class OwnerSession(Machine):
         self._plan = plan
         self._model = model
         self._store = store
-        self._scheme = scheme(charter.rules.scheme.name)
         self._holders = tuple(party.name for party in charter.secure_workers)
         self._data_owners = tuple(party.name for party in charter.data_owners)
         self._evaluators = tuple(party.name for party in charter.evaluators)
@@ -106,6 +106,7 @@ class OwnerSession(Machine):
         """The question whose attempt ended, to be asked again."""
         self._pending: tuple[OpenRound, Signed, RoundKey] | None = None
         """The question an earlier process had open."""
+        self._buffers = Buffers()
         self._unscored = False
         self._asking: Asking | None = None
         self._deadline: float | None = None
@@ -132,6 +133,9 @@ class OwnerSession(Machine):
         if self._pending is not None and self._pending[0].round <= self._round:
             self._pending = None
             self._memory.take_step(self._reached(model))  # applied and checkpointed; only this note was missing
+        if self._pending is not None and self._seats.owner is not None:
+            # The shares that were here went with that process.
+            self._unfinished, self._pending = self._pending[0], None
 
     def _reached(self, model: bytes) -> ReachedKept:
         return ReachedKept(self._round, model, self._store.place, self._round >= self._plan.rounds)
@@ -264,6 +268,10 @@ class OwnerSession(Machine):
             return
         # A holder that comes back is asked again, in every phase, and may have lost its session: an old disk, say.
         forgot = message.code == WrongSession.code
+        if self._seats.owner is not None and self.phase is Phase.OFFERING:
+            # It released a sum of which our own shares went with an earlier process: in another session it may again,
+            # over the very same set.
+            forgot = forgot or message.code == WrongRound.code
         why = f"{peer} refused the question ({message.code})"
         if self.phase in _BEFORE_CLOSE and forgot and not self._reopened:
             self._reopen(why, now)
@@ -273,7 +281,15 @@ class OwnerSession(Machine):
         elif self.phase in (Phase.OPENING, Phase.OFFERING) or (forgot and self.phase in _WITH_HOLDERS):
             self._fail(Cause.FAULT, why)
 
+    def _drop_intake(self) -> None:
+        """Take no more shares, and forget those that are here."""
+        if self._intake is not None:
+            for subject in self._intake.stop():
+                self.effect(Drop(subject))
+        self._intake = None
+
     def _drop_asking(self) -> None:
+        self._drop_intake()
         if self._asking is not None:
             self._asking.key.erase()
             for subject in (*self._asking.outgoing, *(head.subject for head in self._asking.heads.values())):

@@ -107,6 +107,10 @@ class AlreadyContributed(Misbehaviour):
     """A second upload for a slot that has its receipt."""
 
 
+class Unsummable(Misbehaviour):
+    """A contributor set for which this holder has no total: a share is missing, or one too many is in it."""
+
+
 class TooLate(Misbehaviour):
     """An upload announced after the contributor set was closed."""
 

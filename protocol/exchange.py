@@ -44,6 +44,7 @@ from .errors import (
     WrongSession,
 )
 from .messages import Header, OpenRound, SealedHead
+from .seats import Seats
 
 VERSION = 1
 
@@ -56,6 +57,8 @@ MAY_SEND: Final = frozenset(
     }
 )
 """Who may seal what for whom. One update never goes to a model owner, whatever a program asks for."""
+TO_AN_OWNER_THAT_HOLDS: Final = (Label.CONTRIBUTION, Role.DATA_OWNER, Role.MODEL_OWNER)
+"""The one row more where the charter's scheme makes the model owner a holder: its share of a contribution."""
 
 
 @dataclass(frozen=True)
@@ -197,6 +200,9 @@ class Exchange:
         self._identity = identity
         self._charter = charter
         self._observe: Observer = observe or (lambda _: None)
+        self._may_send = MAY_SEND
+        if Seats(charter).owner is not None:
+            self._may_send |= {TO_AN_OWNER_THAT_HOLDS}
 
     def seal(
         self,
@@ -251,7 +257,7 @@ class Exchange:
         if header.version != VERSION or header.suite != sealing.SUITE:  # 4
             raise UnsupportedVersion(f"envelope version {header.version}, suite {header.suite!r}", party=sender)
         ours = self._charter.party(self._identity.name).role
-        if header.label is not label or (label, party.role, ours) not in MAY_SEND:  # 5
+        if header.label is not label or (label, party.role, ours) not in self._may_send:  # 5
             raise WrongLabel(f"{header.label.value!r} may not come from a {party.role.value} here", party=sender)
         if header.sender != sender:  # 6
             raise WrongSender(f"an envelope that names {header.sender} as its sender", party=sender)
@@ -310,7 +316,7 @@ class Exchange:
     ) -> Header:
         """Return a header that lacks only its commitment; raises `WrongLabel` for what may not be sent."""
         ours, theirs = self._charter.party(self._identity.name).role, self._charter.party(recipient).role
-        if (label, ours, theirs) not in MAY_SEND:
+        if (label, ours, theirs) not in self._may_send:
             raise WrongLabel(f"{label.value!r} may not go from a {ours.value} to a {theirs.value}", party=recipient)
         return Header(
             version=VERSION,

@@ -52,6 +52,7 @@ class Write(enum.Enum):
     QUESTION_ADMITTED = "question admitted"
     CONTRIBUTION_ADDED = "contribution added"
     ATTEMPT_ABORTED = "attempt aborted"
+    SET_AGREED = "set agreed"
     RELEASE_DECIDED = "release decided"
     ROUND_ATTESTED = "round attested"
     SESSION_LEFT = "session left"
@@ -75,6 +76,7 @@ WRITES: Final = {
             Write.QUESTION_ADMITTED,
             Write.CONTRIBUTION_ADDED,
             Write.ATTEMPT_ABORTED,
+            Write.SET_AGREED,
             Write.RELEASE_DECIDED,
             Write.ROUND_ATTESTED,
             Write.SESSION_LEFT,

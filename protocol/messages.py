@@ -171,6 +171,22 @@ class Contribution(msgspec.Struct, frozen=True, forbid_unknown_fields=True, arra
     commitment: Digest
 
 
+class HolderList(Statement, frozen=True):
+    """Whose contributions a secure worker counted, final; where there are several, the set is what all list."""
+
+    label: ClassVar[Label] = Label.HOLDER_LIST
+    open_round: Digest
+    holder: Name
+    contributions: Annotated[tuple[Contribution, ...], Meta(max_length=limits.PARTIES)]
+    declined: Names
+    missing: Names
+
+    def __post_init__(self) -> None:
+        names = [c.party for c in self.contributions]
+        if names != sorted(set(names)):
+            raise ValueError("a list of contributions is sorted and names nobody twice")
+
+
 class CloseList(Statement, frozen=True):
     """The contributor set of a round, final; signed before anything is released."""
 
@@ -190,6 +206,11 @@ class CloseList(Statement, frozen=True):
     def contributors(self) -> tuple[str, ...]:
         """Names of the contributors, sorted."""
         return tuple(c.party for c in self.contributions)
+
+    def same_set(self, other: "CloseList") -> bool:
+        """Whether another holder's list says the same."""
+        ours, theirs = (self.contributions, self.declined), (other.contributions, other.declined)
+        return ours == theirs and self.missing == other.missing
 
 
 class RoundStatement(Statement, frozen=True):
@@ -368,6 +389,9 @@ class SendModel(Headed, frozen=True, tag="send-model"):
 class Ready(Headed, frozen=True, tag="ready"):
     """Data owner to holder: the head of a contribution that waits for a grant."""
 
+    receipts: Annotated[tuple[Signed, ...], Meta(max_length=64)] = ()
+    """To the secure worker that counts it: every other holder's `Receipt`."""
+
 
 class Release(Headed, frozen=True, tag="release"):
     """Holder to model owner: the head of the aggregate's envelope."""
@@ -396,6 +420,24 @@ class Receipted(Message, frozen=True, tag="receipted"):
     """Holder to data owner; holds a `Receipt`."""
 
     receipt: Signed
+
+
+class Listed(Message, frozen=True, tag="listed"):
+    """Secure worker to model owner; holds a `HolderList`."""
+
+    list: Signed
+
+
+class Lists(Message, frozen=True, tag="lists"):
+    """Model owner to secure workers: every secure worker's `HolderList`."""
+
+    lists: Annotated[tuple[Signed, ...], Meta(max_length=64)]
+
+
+class Closes(Message, frozen=True, tag="closes"):
+    """Model owner to secure workers: every secure worker's `CloseList`."""
+
+    closes: Annotated[tuple[Signed, ...], Meta(max_length=64)]
 
 
 class Closed(Message, frozen=True, tag="closed"):
@@ -467,7 +509,10 @@ AnyMessage = (
     | Grant
     | Credit
     | Receipted
+    | Listed
+    | Lists
     | Closed
+    | Closes
     | RequestCosignature
     | Cosign
     | RoundRecord

@@ -12,6 +12,8 @@ A few rows look too liberal, and are not:
   on. It is admitted only for a later round or attempt.
 - A party that comes back is sent again what it may have missed: `OfferRound`, `Release` and `Closed` stand in later
   phases of a model owner for that, and a secure worker that was restarted goes from idle to released.
+- `Ready` stands in every phase of a model owner: where the scheme makes it a holder a share may come at any time, and
+  where it does not its machine refuses it.
 - `Closed`, `RequestCosignature` and `RoundRecord` come over another connection than `Invitation`, so the record of a
   round can arrive after the invitation to the next.
 """
@@ -25,12 +27,15 @@ from .messages import (
     Aborted,
     Acceptance,
     Closed,
+    Closes,
     Cosign,
     Declined,
     Evaluated,
     Fetch,
     Grant,
     Invitation,
+    Listed,
+    Lists,
     Message,
     OfferRound,
     OfferSession,
@@ -56,6 +61,8 @@ class Phase(enum.Enum):
     IDLE = "between rounds"
     OFFERING = "waiting for round offers"
     COLLECTING = "collecting contributions"
+    LISTED = "listed"
+    """Secure worker, where there are several: what it counted is final, the others' lists are not here."""
     CLOSED = "closed"
     """The contributor set is final."""
     RECEIVING = "receiving"
@@ -86,6 +93,8 @@ class Step(enum.Enum):
     RESUMED = "another attempt at this round wants what is being trained"
     TRAINED = "the update is encoded"
     RECEIPTED = "every holder gave its receipt"
+    LISTED = "what is counted here is final"
+    SET_AGREED = "the contributor set is final here, and the others are to say the same"
     SET_CLOSED = "the contributor set is final"
     AGGREGATE_OPENED = "the aggregate is open"
     APPLIED = "aggregate applied, checkpoint written"
@@ -108,6 +117,8 @@ def _secure_worker(phase: Phase, row: dict[Input, Phase]) -> Row:
         Declined,
         Cosign,
         Fetch,
+        Lists,
+        Closes,
         ProposeRound,
         RequestSession,
         Aborted,
@@ -119,8 +130,12 @@ def _secure_worker(phase: Phase, row: dict[Input, Phase]) -> Row:
 
 
 SECURE_WORKER: Final[Table] = {
-    _P.IDLE: _secure_worker(_P.IDLE, {_S.ROUND_OPEN: _P.COLLECTING, _S.SET_CLOSED: _P.RELEASED}),
-    _P.COLLECTING: _secure_worker(_P.COLLECTING, {_S.SET_CLOSED: _P.RELEASED}),
+    _P.IDLE: _secure_worker(
+        _P.IDLE, {_S.ROUND_OPEN: _P.COLLECTING, _S.SET_AGREED: _P.CLOSED, _S.SET_CLOSED: _P.RELEASED}
+    ),
+    _P.COLLECTING: _secure_worker(_P.COLLECTING, {_S.LISTED: _P.LISTED, _S.SET_CLOSED: _P.RELEASED}),
+    _P.LISTED: _secure_worker(_P.LISTED, {_S.SET_AGREED: _P.CLOSED}),
+    _P.CLOSED: _secure_worker(_P.CLOSED, {_S.SET_CLOSED: _P.RELEASED}),
     _P.RELEASED: _secure_worker(_P.RELEASED, {_S.ATTESTED: _P.IDLE}),
     _P.ENDED: {},
 }
@@ -188,6 +203,8 @@ def _model_owner(phase: Phase, row: dict[Input, Phase]) -> Row:
         Declined,
         Evaluated,
         Fetch,
+        Ready,
+        Listed,
         Closed,
         RoundRecord,
         OfferRound,

@@ -56,7 +56,7 @@ class AbortKept(Entry, frozen=True):
 
 
 class ReleaseKept(Entry, frozen=True):
-    """A release that was decided; its body is kept beside it, under the subject of its head."""
+    """A release, decided or waiting for the other secure workers; its body is kept under the subject of its head."""
 
     kind: ClassVar[str] = "release"
 
@@ -66,6 +66,7 @@ class ReleaseKept(Entry, frozen=True):
     commitment: bytes
     statement: Signed
     attested: bool = False
+    decided: bool = True
 
 
 class Memory:
@@ -106,7 +107,13 @@ class Memory:
     @property
     def released(self) -> bool:
         """Whether the question admitted last has been released."""
-        return self.release is not None and self.release.open_round == self.open_round
+        return self.release is not None and self.release.open_round == self.open_round and self.release.decided
+
+    @property
+    def agreed(self) -> bool:
+        """Whether the question admitted last has a signed Close list, and its release waits for the others'."""
+        kept = self.release
+        return kept is not None and kept.open_round == self.open_round and not kept.decided and self.aborted is None
 
     @property
     def aborted(self) -> Signed | None:
@@ -117,7 +124,7 @@ class Memory:
     @property
     def lost_attempt(self) -> OpenRound | None:
         """Return the question an earlier process was collecting for when it ended."""
-        return None if self.released or self.aborted is not None else self.question
+        return None if self.released or self.agreed or self.aborted is not None else self.question
 
     def abort_of(self, session: bytes, number: int, attempt: int) -> Signed | None:
         """Return the signed abort of this attempt, if it is the last that was signed."""
@@ -156,14 +163,15 @@ class Memory:
         self._journal.write(Write.ATTEMPT_ABORTED, AbortKept(abort))
         self.abort = abort
 
-    def decide_release(self, decision: Decision, release: ReleaseKept, outgoing: Outgoing) -> None:
-        """Note a release with its sealed bytes and what the gate must know, before any of it is sent."""
-        self._journal.write(
-            Write.RELEASE_DECIDED,
-            release,
-            *self.gate.entries(decision),
-            keep=(outgoing.subject, outgoing.records()),
-        )
+    def agree(self, release: ReleaseKept, outgoing: Outgoing) -> None:
+        """Note a set and the sealed bytes of its total, before the others are told that we have closed over it."""
+        self._journal.write(Write.SET_AGREED, release, keep=(outgoing.subject, outgoing.records()))
+        self.release = release
+
+    def decide_release(self, decision: Decision, release: ReleaseKept, outgoing: Outgoing | None) -> None:
+        """Note a release, what the gate must know and, if given, the sealed bytes, before any of it is sent."""
+        keep = (outgoing.subject, outgoing.records()) if outgoing is not None else None
+        self._journal.write(Write.RELEASE_DECIDED, release, *self.gate.entries(decision), keep=keep)
         self.release = release
 
     def attest(self) -> None:

@@ -112,6 +112,7 @@ class Federation:
         exchanges: Mapping[str, type[Exchange]] | None = None,
         network: Network | None = None,
         order: Sequence[str] | None = None,
+        workers: Sequence[str] = (THIRD,),
     ) -> None:
         """Build the parties.
 
@@ -127,6 +128,7 @@ class Federation:
             exchanges: another exchange for some parties, by name.
             network: what joins them.
             order: in which they take turns, all names once; listening parties first by default.
+            workers: the names of the secure workers.
 
         Raises:
             CharterError: there are fewer data owners than the rules' minimum, or the rules are none.
@@ -139,7 +141,8 @@ class Federation:
         scorers = dict(evaluators or {})
         self.tasks: dict[str, Task] = {**tasks, **scorers}
         self.limits_of = dict(limits_of or {})
-        self.roles = {OWNER: Role.MODEL_OWNER, THIRD: Role.SECURE_WORKER}
+        self.workers = tuple(workers)
+        self.roles = {OWNER: Role.MODEL_OWNER, **dict.fromkeys(self.workers, Role.SECURE_WORKER)}
         self.roles |= dict.fromkeys(tasks, Role.DATA_OWNER) | dict.fromkeys(scorers, Role.EVALUATOR)
         self.identities = {name: Identity.generate(name) for name in self.roles}
         self.charter = make_charter(self.identities, self.roles, self.rules)
@@ -173,9 +176,9 @@ class Federation:
         """Return whom a party opens connections to, as the commands do."""
         match self.roles[name]:
             case Role.MODEL_OWNER:
-                return (THIRD,)
+                return self.workers
             case Role.DATA_OWNER:
-                return (OWNER, THIRD)
+                return (OWNER, *self.workers)
             case Role.EVALUATOR:
                 return (OWNER,)
             case Role.SECURE_WORKER:

@@ -19,7 +19,6 @@ from ..crypto.identity import Identity
 from ..crypto.labels import Buffer, Label, digest
 from ..crypto.ring import Words, to_wire
 from ..crypto.sealing import new_salt
-from ..crypto.sharing import scheme
 from ..crypto.sharing.wire import share_sections
 from ..learning.task import LocalUpdate, Trainer
 from ..protocol.charter import Charter, Role
@@ -54,9 +53,11 @@ from ..protocol.messages import (
     RequestCosignature,
     RoundRecord,
     RoundStatement,
+    Signed,
 )
 from ..protocol.progress import RoundClosed, Said, TrainedLocally
 from ..protocol.rounds import Phase, Step
+from ..protocol.seats import Seats
 from ..protocol.session import contributor_set, question_digest
 from ..protocol.site import Site
 from ..protocol.statements import open_signed, statement_digest
@@ -76,6 +77,8 @@ class _Upload:
 
     holder: str
     outgoing: Outgoing
+    counting: bool
+    """Whether this holder counts the contribution: its share goes last, with the others' receipts."""
     grant: Grant | None = None
     receipted: bool = False
     retry_at: float | None = None
@@ -131,7 +134,8 @@ class DataOwner(Recipient):
     ) -> None:
         super().__init__(identity, charter, exchange, journal, site, trainers)
         self._holders = tuple(party.name for party in charter.secure_workers)
-        self._scheme = scheme(charter.rules.scheme.name)
+        self._seats = Seats(charter)
+        self._holding = (Role.SECURE_WORKER, *([Role.MODEL_OWNER] if self._seats.owner is not None else []))
         self._uploads: dict[str, _Upload] = {}
         self._sent = [_Sent(kept) for kept in self.memory.sent()]
         self._training: bytes | None = None
@@ -248,22 +252,29 @@ class DataOwner(Recipient):
         """Seal one share a holder, fresh; the vector is the one of every attempt at this round."""
         question = asked.question
         earlier = [sent for sent in self._sent if sent.kept.question == vector.question]
+        if self._find_sent(asked.open_round) is not None and self._seats.before(question, self.name):
+            # Some holders may have shares of the first split; with shares of another they would sum up to noise.
+            self.tell(Said(text=f"round {question.round}: declined: restarted while it sent its shares", warning=True))
+            self.decline(asked, "this party was restarted while it sent its shares")
+            self.give_up(None)
+            return
         if any(digest(Label.VECTOR, sent.kept.salt, to_wire(vector.words)) != sent.kept.vector for sent in earlier):
             # Two vectors of one party for one model: their difference would be more than one contribution says.
             self.tell(Said(text=f"round {question.round}: declined: training came out otherwise", warning=True))
             self.decline(asked, "training came out otherwise than before this party was restarted")
             self.give_up(None)
             return
-        shares = self._scheme.dealer(question.plan, question.words).split(vector.words)
-        for holder, share in zip(self._holders, shares, strict=True):
-            outgoing = self.exchange.seal(
-                Label.CONTRIBUTION, asked.context, holder, asked.holder_keys[holder], share_sections(share)
-            )
-            self._uploads[holder] = _Upload(holder, outgoing)
+        seats, turn = self._seats, self._seats.turn(question, self.name)
+        dealt = seats.scheme.dealer(question.plan, question.words).split(vector.words, turn)
+        shares = dict(zip(seats.holders, dealt, strict=True))
+        keys, counting = {self.owner: question.owner_key, **asked.holder_keys}, seats.counting(question, self.name)
+        for holder in (*seats.before(question, self.name), counting):
+            sections = share_sections(shares[holder]) if holder in shares else []
+            outgoing = self.exchange.seal(Label.CONTRIBUTION, asked.context, holder, keys[holder], sections)
+            self._uploads[holder] = _Upload(holder, outgoing, holder == counting)
         self._remember_sent(asked, vector)
         self.move(Step.TRAINED)
-        for upload in self._uploads.values():
-            self._announce(upload)
+        self._announce_those_due()
 
     def _remember_sent(self, asked: Asked, vector: _Vector) -> None:
         question, before = asked.question, self._find_sent(asked.open_round)
@@ -281,6 +292,7 @@ class DataOwner(Recipient):
             cohort=question.cohort,
             salt=vector.salt,
             vector=vector.digest,
+            counting=self._seats.counting(question, self.name),
             commitments=commitments,
             receipts=before.kept.receipts if before is not None else {},
         )
@@ -304,12 +316,25 @@ class DataOwner(Recipient):
 
     # --- uploading
 
+    def _announce_those_due(self) -> None:
+        """Announce the shares that go first; once all of those have their receipts, the one that is counted."""
+        first = [upload for upload in self._uploads.values() if not upload.counting and not upload.receipted]
+        for upload in first or [upload for upload in self._uploads.values() if upload.counting]:
+            self._announce(upload)
+
     def _announce(self, upload: _Upload) -> None:
         upload.grant, upload.retry_at = None, None
-        self.send(upload.holder, Ready(head=upload.outgoing.head))
+        receipts: tuple[Signed, ...] = ()
+        if upload.counting and self.asked is not None:
+            sent = self._find_sent(self.asked.open_round)
+            others = self._seats.before(self.asked.question, self.name)
+            if sent is None or not all(name in sent.kept.receipts for name in others):
+                return  # its turn comes with the last of the others' receipts
+            receipts = tuple(sent.kept.receipts[name] for name in others)
+        self.send(upload.holder, Ready(head=upload.outgoing.head, receipts=receipts))
 
     def on_grant(self, peer: str, message: Grant, now: float) -> None:
-        """Start uploading once every holder has granted a slot: none may see a first byte before all can."""
+        """Start uploading once every holder whose turn it is has granted a slot: none is kept waiting by another."""
         if self.phase is not Phase.UPLOADING:
             super().on_grant(peer, message, now)
             return
@@ -317,8 +342,9 @@ class DataOwner(Recipient):
         if upload is None or message.ticket.subject != upload.outgoing.subject:
             raise IllegalMessage("grants a transfer that was not announced", party=peer)
         upload.grant = message
-        if all(each.grant is not None or each.receipted for each in self._uploads.values()):
-            for each in self._uploads.values():
+        due = [each for each in self._uploads.values() if each.counting is upload.counting]
+        if all(each.grant is not None or each.receipted for each in due):
+            for each in due:
                 if each.grant is not None and not each.receipted:
                     self.effect(Provide(each.holder, each.outgoing))
                     self.effect(Dial(each.holder, each.grant.ticket))
@@ -345,7 +371,7 @@ class DataOwner(Recipient):
             self.give_up(f"{peer} refused the contribution ({message.code})")
 
     def _on_receipted(self, peer: str, message: Receipted, now: float) -> None:
-        receipt = open_signed(self.charter, message.receipt, Receipt, Role.SECURE_WORKER)
+        receipt = open_signed(self.charter, message.receipt, Receipt, *self._holding)
         upload = self._uploads.get(peer)
         sent = self._find_sent(receipt.open_round)
         if upload is None or self.asked is None:
@@ -364,9 +390,14 @@ class DataOwner(Recipient):
         self._receipted(self.asked, upload, now)
 
     def _receipted(self, asked: Asked, upload: _Upload, now: float) -> None:
+        if upload.receipted:
+            return
         upload.receipted = True
         self.effect(Drop(upload.outgoing.subject))
-        if all(each.receipted for each in self._uploads.values()):
+        if not upload.counting:
+            if all(each.receipted for each in self._uploads.values() if not each.counting):
+                self._announce_those_due()
+        elif all(each.receipted for each in self._uploads.values()):
             deadlines = self.charter.rules.deadlines
             # The holders wait for others until their own deadline, which began when they offered a key, before us.
             asked.deadline = now + deadlines.join + deadlines.upload + deadlines.close
@@ -386,7 +417,7 @@ class DataOwner(Recipient):
     def _miss_records(self, attempts: list[_Sent]) -> None:
         """Say which receipted contributions never came back in a record: a list we alone were shown looks like that."""
         for sent in attempts:
-            silent = sorted(set(sent.kept.commitments) - sent.recorded) if sent.receipted else []
+            silent = sorted(set(self._holders) - sent.recorded) if sent.receipted else []
             last = not any(other.kept.attempt > sent.kept.attempt for other in attempts if _same_round(other, sent))
             if silent and last:
                 text = f"no record of our contribution from {', '.join(silent)}; it may not be in the sum"
@@ -414,8 +445,9 @@ class DataOwner(Recipient):
             elif self.memory.answer is None or self.memory.answer.open_round != close.open_round:
                 raise WrongOpenRound("speaks of a round this party took no part in", party=peer)
             return
-        sent_it = bool(ours) and ours[0] in sent.kept.commitments[peer]
-        if peer in sent.kept.receipts and not sent_it:
+        counting = sent.kept.counting
+        sent_it = bool(ours) and ours[0] in sent.kept.commitments.get(counting, ())
+        if peer == counting and peer in sent.kept.receipts and not sent_it:
             raise SplitView("receipted our contribution and closed without it", party=peer)
         if not ours:
             if current is not None:
@@ -427,7 +459,7 @@ class DataOwner(Recipient):
         if current is None:
             return
         upload = self._uploads.get(peer)
-        if upload is not None and not upload.receipted:
+        if upload is not None and upload.counting and not upload.receipted:
             # The receipt was lost with a connection. The list says the same, signed, and to everybody.
             self._receipted(current, upload, now)
         deadlines = self.charter.rules.deadlines

@@ -48,6 +48,8 @@ class SentKept(Entry, frozen=True):
     salt: bytes
     vector: bytes
     """Salted digest of the encoded vector."""
+    counting: str
+    """The secure worker that counts it."""
     commitments: dict[str, tuple[bytes, ...]]
     """By holder; more than one if a restart made it seal the same vector again in the same attempt."""
     receipts: dict[str, Signed] = msgspec.field(default_factory=dict)

@@ -1,0 +1,67 @@
+"""How several secure workers come to one contributor set, over a model owner that relays and may lie.
+
+1. Each signs a list of what it counted. What it counts follows from the question, so no two can list the same one.
+2. The set of the round is what all lists name together; each signs a Close list of it, with its own name.
+3. Each releases its partial total only when it has seen every secure worker's Close list, of the very same set.
+
+So a model owner that shows different lists to different secure workers gets no release from any of them, and one that
+shows none gets an abort. Withholding is never a different sum. Everything in here is checked before it is recorded.
+"""
+
+from ..protocol.charter import Charter, Role
+from ..protocol.errors import NotInCohort, SplitView, WrongOpenRound, WrongSender
+from ..protocol.messages import CloseList, Contribution, HolderList, OpenRound, Signed
+from ..protocol.seats import Seats
+from ..protocol.statements import open_signed
+
+
+def agreed_set(
+    charter: Charter, seats: Seats, question: OpenRound, open_round: bytes, ours: Signed, lists: tuple[Signed, ...]
+) -> CloseList:
+    """Return the unsigned Close list that follows from every secure worker's list; its holder is who signed `ours`.
+
+    Raises:
+        WrongSender, WrongOpenRound, NotInCohort, SplitView: named for the list that does not fit.
+    """
+    if tuple(each.signer for each in lists) != seats.workers or ours not in lists:
+        raise WrongSender("passes on other lists than one of each secure worker", party=charter.model_owner.name)
+    found: dict[str, Contribution] = {}
+    declined: set[str] = set()
+    missing: set[str] = set()
+    for signed in lists:
+        said = open_signed(charter, signed, HolderList, Role.SECURE_WORKER)
+        if said.holder != signed.signer or said.open_round != open_round:
+            raise WrongOpenRound("lists the contributions to another question", party=signed.signer)
+        named = {entry.party for entry in said.contributions} | set(said.declined) | set(said.missing)
+        if named - set(question.cohort):
+            raise NotInCohort("lists somebody the question does not ask", party=signed.signer)
+        for entry in said.contributions:
+            if seats.counting(question, entry.party) != signed.signer:
+                raise SplitView("lists a contribution that another secure worker counts", party=signed.signer)
+            found[entry.party] = entry
+        declined |= set(said.declined)
+        missing |= set(said.missing)
+    return CloseList(
+        open_round=open_round,
+        holder=ours.signer,
+        contributions=tuple(found[name] for name in sorted(found)),
+        declined=tuple(sorted(declined - set(found))),
+        missing=tuple(sorted(missing - declined - set(found))),
+    )
+
+
+def check_closes(charter: Charter, seats: Seats, ours: Signed, closes: tuple[Signed, ...]) -> None:
+    """Check that every secure worker has closed over the set of `ours`.
+
+    Raises:
+        WrongSender, WrongOpenRound, SplitView: named for the list that does not fit.
+    """
+    if tuple(each.signer for each in closes) != seats.workers or ours not in closes:
+        raise WrongSender("passes on other Close lists than one of each secure worker", party=charter.model_owner.name)
+    wanted = open_signed(charter, ours, CloseList, Role.SECURE_WORKER)
+    for signed in closes:
+        said = open_signed(charter, signed, CloseList, Role.SECURE_WORKER)
+        if said.holder != signed.signer or said.open_round != wanted.open_round:
+            raise WrongOpenRound("closes another question", party=signed.signer)
+        if not said.same_set(wanted):
+            raise SplitView("closes over another set than the others", party=signed.signer)
