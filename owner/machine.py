@@ -241,11 +241,15 @@ class ModelOwner(OwnerSession):
             self._deadline = now + self.charter.rules.deadlines.release
             self.move(Step.SET_CLOSED)
             self.tell(RoundClosed(asking.question.round, close.contributors, close.declined, close.missing))
+            for holder in sorted(set(asking.heads) - asking.fetching):
+                self._receive(holder, asking.fetch(holder))
 
     def _on_release(self, peer: str, message: Release, now: float) -> None:
         asking = self._open_question(peer)
         incoming = asking.take_release(peer, message.head)
-        if incoming is not None:
+        if incoming is not None and self.phase in (Phase.OFFERING, Phase.COLLECTING):
+            asking.fetching.discard(peer)  # until every holder's Close list is here
+        elif incoming is not None:
             self._receive(peer, incoming)
 
     def _receive(self, peer: str, incoming: Incoming) -> None:
@@ -278,7 +282,7 @@ class ModelOwner(OwnerSession):
         if incoming.header.label is Label.CONTRIBUTION:
             self._take_share(peer, incoming, sections)
             return
-        if asking is None or self.phase is not Phase.RECEIVING or peer not in asking.releases:
+        if asking is None or self.phase not in (Phase.CLOSED, Phase.RECEIVING) or peer not in asking.releases:
             return
         question = asking.question
         self.effect(Drop(incoming.subject))
@@ -343,7 +347,7 @@ class ModelOwner(OwnerSession):
 
     def _on_request_cosignature(self, peer: str, message: RequestCosignature, now: float) -> None:
         self._open_question(peer).take_statement(peer, message.statement)
-        if self.phase is not Phase.RECEIVING:
+        if self.phase in (Phase.APPLYING, Phase.RELEASED):
             self._cosign(peer, message.statement)
 
     def _cosign(self, holder: str, statement: Signed) -> None:

@@ -219,12 +219,27 @@ MODEL_OWNER: Final[Table] = {
     _P.IDLE: _model_owner(_P.IDLE, {_S.NEXT_ROUND: _P.OFFERING, _S.NEXT_EVALUATION: _P.EVALUATING}),
     _P.OFFERING: _model_owner(
         _P.OFFERING,
-        {_S.OFFERED: _P.COLLECTING, _S.SET_CLOSED: _P.CLOSED, _S.GIVEN_UP: _P.IDLE, _S.REOPENED: _P.OPENING},
+        {
+            # One secure worker's release may come before another's Close list, after a restart of the model owner.
+            Release: _P.OFFERING,
+            RequestCosignature: _P.OFFERING,
+            _S.OFFERED: _P.COLLECTING,
+            _S.SET_CLOSED: _P.CLOSED,
+            _S.GIVEN_UP: _P.IDLE,
+            _S.REOPENED: _P.OPENING,
+        },
     ),
     _P.COLLECTING: _model_owner(
-        _P.COLLECTING, {_S.SET_CLOSED: _P.CLOSED, _S.GIVEN_UP: _P.IDLE, _S.REOPENED: _P.OPENING}
+        _P.COLLECTING,
+        {
+            Release: _P.COLLECTING,
+            RequestCosignature: _P.COLLECTING,
+            _S.SET_CLOSED: _P.CLOSED,
+            _S.GIVEN_UP: _P.IDLE,
+            _S.REOPENED: _P.OPENING,
+        },
     ),
-    _P.CLOSED: _model_owner(_P.CLOSED, {Release: _P.RECEIVING}),
+    _P.CLOSED: _model_owner(_P.CLOSED, {Release: _P.RECEIVING, RequestCosignature: _P.CLOSED, Grant: _P.CLOSED}),
     _P.RECEIVING: _model_owner(
         _P.RECEIVING,
         {

@@ -102,12 +102,12 @@ class Run(Federation):
         (end,) = self.said(name, Ended)
         return end.error
 
-    def record(self, number: int) -> RoundRecord:
-        path = self.store.folder / "records" / f"round-{number:06d}.third.record"
+    def record(self, number: int, holder: str = "third") -> RoundRecord:
+        path = self.store.folder / "records" / f"round-{number:06d}.{holder}.record"
         return decode_as(RoundRecord, path.read_bytes())
 
-    def statement(self, number: int) -> RoundStatement:
-        return decode_as(RoundStatement, self.record(number).statement.statement)
+    def statement(self, number: int, holder: str = "third") -> RoundStatement:
+        return decode_as(RoundStatement, self.record(number, holder).statement.statement)
 
     def no_trace_of_an_aggregate(self) -> None:
         """Nothing was released, applied or written, and everybody ended with a sentence."""
