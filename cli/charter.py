@@ -9,12 +9,13 @@ import msgspec
 
 from ..crypto.identity import Identity
 from ..protocol import charter as charters
-from ..protocol.charter import Mode, SignatureState
+from ..protocol.charter import SignatureState
 from ..protocol.errors import CharterError
 from ..protocol.training import WeightRule
 from .errors import DIFFERENT, OK
 from .keygen import SECRET
 from .ranges import FiniteRange
+from .trust import trust
 
 _FILE = click.Path(path_type=Path)
 _HELP = {"help_option_names": ["-h", "--help"]}
@@ -35,7 +36,8 @@ def charter() -> None:
 @charter.command(context_settings=_HELP)
 @click.option("--federation", required=True, help="What the federation is called.")
 @click.option("--party", "cards", type=_FILE, multiple=True, required=True, help="A party's public.toml; once a party.")
-@click.option("--mode", type=click.Choice([mode.value for mode in Mode]), default="trusted", show_default=True)
+@click.option("--mode", default="trusted", show_default=True, help="trusted, masked, additive, plain, or a scheme.")
+@click.option("--threshold", type=click.IntRange(1, 64), help="How many holders' totals make the sum.")
 @click.option("--serial", type=int, default=1, show_default=True, help="Higher than that of the charter it replaces.")
 @click.option("--days", type=FiniteRange(0, 36_500), default=365.0, show_default=True, help="Until it expires.")
 @click.option("--minimum-cohort", type=int, help="Fewest contributors of a release.  [default: 5]")
@@ -62,15 +64,18 @@ def new(federation: str, cards: tuple[Path, ...], serial: int, days: float, out:
           --party owner/public.toml --party third/public.toml \\
           --party alice/public.toml --party bob/public.toml --party carol/public.toml
     """
+    parties = tuple(charters.load_card(card) for card in cards)
     not_after = (datetime.now(UTC) + timedelta(days=days)).replace(microsecond=0)
     made = charters.Charter(
         version=1,
         federation=federation,
         serial=serial,
         not_after=not_after,
-        rules=_rules(given),
-        parties=tuple(charters.load_card(card) for card in cards),
+        rules=_rules(given, parties),
+        parties=parties,
     )
+    # Nor would a scheme that does not fit the parties.
+    made.require_runnable()
     # A charter whose numbers fit no word would be found out only after everybody had signed it.
     _ = made.plan
     charters.dump(made, out)
@@ -152,13 +157,14 @@ def diff(old: Path, new: Path, as_json: bool) -> int:
     return DIFFERENT if lines else OK
 
 
-def _rules(given: dict[str, Any]) -> charters.Rules:
+def _rules(given: dict[str, Any], parties: tuple[charters.Party, ...]) -> charters.Rules:
     """Return the rules the options say; what was not given has the default of the struct."""
     said = {name: value for name, value in given.items() if value is not None}
-    mode = Mode(said["mode"])
+    workers = sum(party.role is charters.Role.SECURE_WORKER for party in parties)
+    trusted = trust(said["mode"], max(1, workers), said.get("threshold"))
     table = {
-        "mode": mode.value,
-        "scheme": {"name": mode.value, "version": 1},
+        "mode": trusted.mode.value,
+        "scheme": {name: value for name, value in msgspec.to_builtins(trusted.name).items() if value is not None},
         "arithmetic": _taken(said, charters.Arithmetic),
         "training": _taken(said, charters.TrainingLimits),
         "deadlines": dict(_deadline(item) for item in said["deadlines"]),

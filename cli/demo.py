@@ -1,6 +1,7 @@
 """`tertium demo`: a whole federation on this machine, one process a party."""
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -8,13 +9,21 @@ _EXAMPLE = """\b
 Example:
   tertium demo
   tertium demo toy
+  tertium demo digits --mode masked
+  tertium demo digits --mode additive --secure-workers 3
   tertium demo digits --rounds 20 --seed 3 --out runs/short --json
 """
 
 
 @click.command(epilog=_EXAMPLE, context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("name", metavar="[digits|toy]", default="digits")
-@click.option("--mode", default="trusted", show_default=True, help="Who is trusted with what; this release: trusted.")
+@click.option(
+    "--mode",
+    default="trusted",
+    show_default=True,
+    help="Who is trusted with what: trusted, masked, additive, plain, or the name of a scheme (tertium schemes).",
+)
+@click.option("--secure-workers", type=click.IntRange(1, 64), help="How many.  [default: the fewest of the mode]")
 @click.option("--rounds", type=click.IntRange(1, 100_000), help="How many rounds.  [default: digits 100, toy 11]")
 @click.option("--seed", type=click.IntRange(0, 2**63 - 1), default=0, show_default=True, help="Repeats a run exactly.")
 @click.option(
@@ -24,7 +33,7 @@ Example:
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object at the end, and nothing else.")
 @click.option("-v", "--verbose", is_flag=True, help="Print every line of every party.")
-def demo(name: str, mode: str, rounds: int | None, seed: int, out: Path | None, as_json: bool, verbose: bool) -> int:
+def demo(name: str, mode: str, secure_workers: int | None, rounds: int | None, seed: int, **how: Any) -> int:
     """Run a whole federation on this machine: model owner, data owners and secure worker, one process each.
 
     digits: alice, bob and charlie hold different handwritten digits and train one network together.
@@ -34,5 +43,6 @@ def demo(name: str, mode: str, rounds: int | None, seed: int, out: Path | None, 
     """
     from .demos.play import play
     from .demos.recipes import recipe
+    from .trust import trust
 
-    return play(recipe(name), mode=mode, rounds=rounds, seed=seed, out=out, as_json=as_json, verbose=verbose)
+    return play(recipe(name), trust(mode, secure_workers), rounds=rounds, seed=seed, **how)

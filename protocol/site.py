@@ -219,7 +219,8 @@ class Site(_Line, frozen=True, forbid_unknown_fields=True):
         beyond = sorted(set(own.tasks or ()) - set(rules.training.tasks)) if rules.training.tasks else []
         if beyond:
             raise SiteFileError(f"limits.tasks: {beyond[0]} is laxer than the charter, which does not allow it")
-        if rules.mode not in own.modes:
+        # It is about this site's updates; the others' consent to a mode is their signature under the charter.
+        if charter.party(name).role is Role.DATA_OWNER and rules.mode not in own.modes:
             raise SiteFileError(
                 f"limits.modes: the charter's mode is {rules.mode.value}, which this site does not take part in"
                 + (' unless it says modes = ["plain"]' if rules.mode is Mode.PLAIN else "")

@@ -20,9 +20,10 @@ import tomli_w
 from ...crypto.files import create_file, reason, replace_file
 from ...crypto.identity import Identity
 from ...protocol import charter as charters
-from ...protocol.charter import Charter, Mode, Party, Role, Rules, SchemeName, TrainingLimits
+from ...protocol.charter import Charter, Mode, Party, Role, Rules, TrainingLimits
 from ...protocol.site import OwnerPlan
 from ..keygen import CARD, SECRET
+from ..trust import Trust
 from .errors import DemoError
 from .recipes import DEADLINES, Member, Recipe
 
@@ -34,6 +35,7 @@ PORTS = range(10_240, 32_768)
 """Below what operating systems hand out by themselves: a port between being chosen and being used is not taken by an
 outgoing connection, and a party that dials one too early cannot be connected to itself."""
 _TRIES = 1000
+_WHY_PLAIN = "a demo, to see what every other mode takes away"
 _HEADER = "# The site file of {name}, {role}: what it is willing to do, and what runs here for a task.\n"
 
 
@@ -57,7 +59,7 @@ def make_folder(path: Path) -> None:
         raise DemoError(f"cannot make the folder {path}: {reason(error)}") from None
 
 
-def write_parties(recipe: Recipe, run: Path, plan: OwnerPlan) -> Charter:
+def write_parties(recipe: Recipe, trust: Trust, run: Path, plan: OwnerPlan) -> Charter:
     """Write every party's folder and the charter that all of them signed; return the charter."""
     ports = iter(free_ports(2 * sum(member.role.listens for member in recipe.members)))
     identities: dict[str, Identity] = {}
@@ -82,7 +84,7 @@ def write_parties(recipe: Recipe, run: Path, plan: OwnerPlan) -> Charter:
             raise DemoError(f"cannot make the folder {folder}: {reason(error)}") from None
         identity.save(folder / SECRET)
         charters.dump_card(card, folder / CARD)
-        write_site(recipe, member, folder, plan)
+        write_site(recipe, trust, member, folder, plan)
         cards.append(card)
     charter = Charter(
         version=1,
@@ -90,10 +92,11 @@ def write_parties(recipe: Recipe, run: Path, plan: OwnerPlan) -> Charter:
         serial=1,
         not_after=(datetime.now(UTC) + timedelta(days=DAYS)).replace(microsecond=0),
         rules=Rules(
-            mode=Mode.TRUSTED,
-            scheme=SchemeName(name=Mode.TRUSTED.value),
+            mode=trust.mode,
+            scheme=trust.name,
             minimum_cohort=recipe.minimum_cohort,
-            unsafe_small_cohort=recipe.unsafe_small_cohort,
+            unsafe_small_cohort=recipe.unsafe_small_cohort if trust.mode is not Mode.PLAIN else None,
+            unsafe_plain=_WHY_PLAIN if trust.mode is Mode.PLAIN else None,
             training=TrainingLimits(tasks=(recipe.task,)),
             deadlines=DEADLINES,
         ),
@@ -105,11 +108,13 @@ def write_parties(recipe: Recipe, run: Path, plan: OwnerPlan) -> Charter:
     return charter
 
 
-def write_site(recipe: Recipe, member: Member, folder: Path, plan: OwnerPlan) -> None:
+def write_site(recipe: Recipe, trust: Trust, member: Member, folder: Path, plan: OwnerPlan) -> None:
     """Write one party's site file, over the one of an earlier act; only the model owner's holds `plan`."""
     table: dict[str, Any] = {}
     if member.options is not None:
         table["limits"] = {"tasks": [recipe.task]}
+        if trust.mode is Mode.PLAIN:
+            table["limits"]["modes"] = [trust.mode.value]
         table["tasks"] = {recipe.task: {"factory": recipe.factory, "options": dict(member.options)}}
     if member.role is Role.MODEL_OWNER:
         table["owner"] = {name: value for name, value in msgspec.to_builtins(plan).items() if value is not None}

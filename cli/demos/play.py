@@ -16,17 +16,19 @@ from pathlib import Path
 import click
 import msgspec
 
+from ...crypto.sharing.naming import collusion_words
 from ...learning.extras import missing
 from ...protocol.charter import Charter, Mode, Role
 from ...protocol.progress import Opened, RoundDone, Scored
 from ...protocol.training import Score
 from ..running import TERMINATED
+from ..trust import Trust
 from .baseline import Baseline
-from .errors import DemoError, PartyFailed, StoppedByOperator
+from .errors import PartyFailed, StoppedByOperator
 from .folder import CHARTER, copy_model, default_folder, make_folder, write_parties, write_site, write_text
 from .launcher import Launcher, Line
 from .picture import draw
-from .recipes import Recipe, counted
+from .recipes import Recipe, counted, in_trust
 from .screen import Screen, screen_for
 
 _BASELINE_WAIT = 300.0
@@ -93,7 +95,14 @@ class _Seen:
 
 
 def play(
-    recipe: Recipe, *, mode: str, rounds: int | None, seed: int, out: Path | None, as_json: bool, verbose: bool
+    recipe: Recipe,
+    trust: Trust,
+    *,
+    rounds: int | None,
+    seed: int,
+    out: Path | None,
+    as_json: bool,
+    verbose: bool,
 ) -> int:
     """Run a demo to its end and return the exit status.
 
@@ -102,14 +111,14 @@ def play(
         PartyFailed: a party's process ended too early; no process is left.
         KeyboardInterrupt: the operator stopped it; no process is left.
     """
-    _require_mode(mode)
+    recipe = in_trust(recipe, trust)
     _require_installed(recipe)
     begun = time.monotonic()
     total = rounds or recipe.rounds
     acts = recipe.acts(total, seed)
     run = out or default_folder(recipe.name, datetime.now().astimezone())
     make_folder(run)
-    charter = write_parties(recipe, run, acts[0].plan)
+    charter = write_parties(recipe, trust, run, acts[0].plan)
     owner = recipe.named(Role.MODEL_OWNER)[0]
     launcher, seen = Launcher(recipe.members, run, CHARTER), _Seen()
     try:
@@ -124,7 +133,7 @@ def play(
                 for number, act in enumerate(acts):
                     screen.note(act.title)
                     if number:
-                        write_site(recipe, owner, run / owner.name, act.plan)
+                        write_site(recipe, trust, owner, run / owner.name, act.plan)
                     launcher.act(watch, resume=number > 0)
                 score = _baseline_score(baseline, launcher, screen)
             if not seen.scores or seen.rounds != total:
@@ -143,7 +152,7 @@ def play(
     last = seen.scores[-1]
     summary = Summary(
         demo=recipe.name,
-        mode=mode,
+        mode=trust.name.name,
         rounds=total,
         seed=seed,
         parties=tuple(
@@ -160,16 +169,8 @@ def play(
     if as_json:
         click.echo(encoded)
     else:
-        _conclude(recipe, summary, seen, model)
+        _conclude(recipe, trust, summary, seen, model)
     return 0
-
-
-def _require_mode(mode: str) -> None:
-    if mode == Mode.TRUSTED.value:
-        return
-    if mode in {known.value for known in Mode}:
-        raise DemoError(f"mode {mode} is not there yet: this release runs mode trusted")
-    raise DemoError(f"there is no mode {mode[:40]!r}: this release runs mode trusted")
 
 
 def _require_installed(recipe: Recipe) -> None:
@@ -207,10 +208,9 @@ def _baseline_score(baseline: Baseline, launcher: Launcher, screen: Screen) -> S
     return score
 
 
-def _conclude(recipe: Recipe, summary: Summary, seen: _Seen, model: Path) -> None:
+def _conclude(recipe: Recipe, trust: Trust, summary: Summary, seen: _Seen, model: Path) -> None:
     """Print what was learned, who saw what, and what to do next."""
     run = summary.run
-    data_owners = [member.name for member in recipe.named(Role.DATA_OWNER)]
     owner = recipe.named(Role.MODEL_OWNER)[0].name
     rows = [("federated", summary.accuracy, summary.loss)]
     if summary.centralised.loss is not None:
@@ -222,20 +222,40 @@ def _conclude(recipe: Recipe, summary: Summary, seen: _Seen, model: Path) -> Non
     for line in recipe.closing(model) if recipe.closing else ():
         click.echo(line)
     click.echo()
-    holders = [member.name for member in recipe.named(Role.SECURE_WORKER)]
-    updates = sum(seen.updates.get(name, 0) for name in holders)
-    each = " or ".join(str(number) for number in sorted(seen.contributors))
-    click.echo(
-        f"Who saw what: {', '.join(holders)} (secure worker) opened each single update of {', '.join(data_owners)}, "
-        f"{updates} in all: in mode {summary.mode} it is trusted with them."
-    )
-    click.echo(
-        f"              {owner} (model owner) got {counted(seen.sums.get(owner, 0), 'sum')}, each over {each} "
-        f"updates, and {seen.updates.get(owner, 0)} single ones. All others in a sum "
-        "together can work out the one that is left."
-    )
+    for line in _who_saw_what(recipe, trust, seen):
+        click.echo(line)
     click.echo()
     click.echo(f"{counted(summary.rounds, 'round')} in {summary.seconds:.1f} s. In {run}: model.safetensors,")
     click.echo("progress.png, summary.json, the charter, and a folder a party with its keys, site file and log.")
     click.echo(f"Next: read {run}/{CHARTER}, check who signed it (tertium charter verify {run}/{CHARTER}), then")
     click.echo("run each party on its own host: tertium keygen --help, tertium charter new --help.")
+
+
+def _who_saw_what(recipe: Recipe, trust: Trust, seen: _Seen) -> list[str]:
+    """Return lines on who opened what, and who could have read a single update."""
+    data_owners = ", ".join(member.name for member in recipe.named(Role.DATA_OWNER))
+    owner = recipe.named(Role.MODEL_OWNER)[0].name
+    holders = [member.name for member in recipe.named(Role.SECURE_WORKER)]
+    taken = sum(seen.updates.get(name, 0) for name in holders)
+    each = " or ".join(str(number) for number in sorted(seen.contributors))
+    part = "partial sum" if holders[1:] or trust.mode is Mode.MASKED else "sum"
+    sums = counted(seen.sums.get(owner, 0), part)
+    workers = f"{', '.join(holders)} (secure worker{'s' if holders[1:] else ''})"
+    match trust.mode:
+        case Mode.TRUSTED:
+            first = f"{workers} opened each single update of {data_owners}, {taken} in all: it is trusted with them."
+        case Mode.MASKED:
+            first = f"{workers} opened {taken} updates of {data_owners}, each under a mask it does not know."
+        case Mode.PLAIN:
+            first = f"{owner} (model owner) opened each single update of {data_owners}: nothing is hidden from it."
+        case _:
+            first = f"{workers} opened {taken} shares of the updates of {data_owners}, each of them noise by itself."
+    lines = [f"Who saw what: {first}"]
+    if trust.mode is not Mode.PLAIN:
+        own = seen.updates.get(owner, 0)
+        what = f"{own} masks' seeds" if trust.mode is Mode.MASKED else f"{own} single ones"
+        got = f"{owner} (model owner) got {sums}, each over {each} updates, and {what}."
+        lines.append(f"              {got}")
+    lines.append(f"Who can read one update: {collusion_words(trust.scheme)}. All others in a sum together can work out")
+    lines.append("the one that is left, in every mode.")
+    return lines

@@ -6,6 +6,7 @@ Rules of the file:
 - Nothing here imports torch: the launcher never trains.
 """
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,11 +16,13 @@ import numpy as np
 
 from ...protocol.charter import Deadlines, Role
 from ...protocol.site import OwnerPlan
+from ..trust import Trust
 from .errors import DemoError
 
 DEADLINES = Deadlines(join=60.0, upload=120.0, close=30.0, release=30.0, statement=10.0, absence=3.0)
 """A demo's parties share one machine, so a minute is long."""
 
+_YELLOWS = ("yellow", "bright_yellow", "dark_orange")
 TOY_INPUTS = ((0.0, 0.0), (0.0, 1.0), (1.0, 0.0), (1.0, 1.0))
 TOY_TARGETS = (0.0, 0.0, 1.0, 1.0)
 
@@ -94,6 +97,18 @@ def _owner(options: Mapping[str, Any]) -> Member:
 
 def _third() -> Member:
     return Member("third", Role.SECURE_WORKER, "yellow", "A third party that both sides trust")
+
+
+def in_trust(recipe: Recipe, trust: Trust) -> Recipe:
+    """Return the demo with as many secure workers as the mode has."""
+    if trust.workers == 1:
+        return recipe
+    several = tuple(
+        Member(f"third{number}", Role.SECURE_WORKER, _YELLOWS[number % len(_YELLOWS)], f"Third party {number}")
+        for number in range(1, trust.workers + 1)
+    )
+    others = tuple(member for member in recipe.members if member.role is not Role.SECURE_WORKER)
+    return dataclasses.replace(recipe, members=(*others, *several))
 
 
 def _digits_acts(rounds: int, seed: int) -> tuple[Act, ...]:
