@@ -161,6 +161,9 @@ class Site(_Line, frozen=True, forbid_unknown_fields=True):
         self._check_limits(charter)
         if self.owner is not None:
             self._check_owner(self.owner, charter)
+        if name is None or charter.party(name).role is Role.DATA_OWNER:
+            # It is about this site's updates; the others' consent to a mode is their signature under the charter.
+            self._check_mode(charter.rules.mode)
         if name is None:
             return
         role = charter.party(name).role
@@ -219,11 +222,12 @@ class Site(_Line, frozen=True, forbid_unknown_fields=True):
         beyond = sorted(set(own.tasks or ()) - set(rules.training.tasks)) if rules.training.tasks else []
         if beyond:
             raise SiteFileError(f"limits.tasks: {beyond[0]} is laxer than the charter, which does not allow it")
-        # It is about this site's updates; the others' consent to a mode is their signature under the charter.
-        if charter.party(name).role is Role.DATA_OWNER and rules.mode not in own.modes:
+
+    def _check_mode(self, mode: Mode) -> None:
+        if mode not in self.limits.modes:
             raise SiteFileError(
-                f"limits.modes: the charter's mode is {rules.mode.value}, which this site does not take part in"
-                + (' unless it says modes = ["plain"]' if rules.mode is Mode.PLAIN else "")
+                f"limits.modes: the charter's mode is {mode.value}, which this site does not take part in"
+                + (' unless it says modes = ["plain"]' if mode is Mode.PLAIN else "")
             )
 
     def _check_owner(self, owner: OwnerPlan, charter: Charter) -> None:
