@@ -275,6 +275,8 @@ class OwnerSession(HolderMachine):
         why = f"{peer} refused the question ({message.code})"
         if self.phase in _BEFORE_CLOSE and forgot and not self._reopened:
             self._reopen(why, now)
+        elif self.phase is Phase.OPENING and forgot and self._reopened:
+            pass  # of several that have lost a session, each refuses the question in it
         elif self.phase is Phase.RELEASED and forgot and self._asking is not None:
             self._asking.forgotten.add(peer)
             self._conclude(now)
