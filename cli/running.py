@@ -96,35 +96,42 @@ def options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def open_workplace(role: Role, folder: Path, charter_path: Path | None, *, as_json: bool) -> Workplace:
-    """Load keys, charter and site file; raises the `TertiumError` that says what is wrong with them."""
+    """Load keys, site file and charter; raises the `TertiumError` that says what is wrong with them.
+
+    Until all of them are sound nothing is written, and no folder made.
+    """
     _no_core_dumps()
     identity = Identity.load(folder / SECRET)
-    state = folder / "state"
-    state.mkdir(mode=0o700, exist_ok=True)
-    charter = admit(charter_path or folder / "charter.toml", identity, state, datetime.now(UTC))
-    actual = charter.party(identity.name).role
-    if actual is not role:
-        raise CharterError(
-            f"{identity.name} stands in the charter as a {actual.words}; this command runs a {role.words}"
-        )
-    site = _site_of(folder / "site.toml", charter, identity.name)
+    state, path = folder / "state", folder / "site.toml"
+    # A link to nothing counts as there: a secure worker would else run on without the file it was given.
+    site = load_site(path) if os.path.lexists(path) else None
+
+    def fits(charter: Charter) -> None:
+        actual = charter.party(identity.name).role
+        if actual is not role:
+            raise CharterError(
+                f"{identity.name} stands in the charter as a {actual.words}; this command runs a {role.words}"
+            )
+        _check_site(site, path, charter, identity.name)
+
+    charter = admit(charter_path or folder / "charter.toml", identity, state, datetime.now(UTC), fits=fits)
     report = printer(as_json=as_json)
     for warning in charter.warnings:
         report(Said(text=warning, warning=True))
-    return Workplace(folder, identity, charter, site, report, Journal.of(identity, role, state))
+    return Workplace(folder, identity, charter, site or Site(), report, Journal.of(identity, role, state))
 
 
-def _site_of(path: Path, charter: Charter, name: str) -> Site:
+def _check_site(site: Site | None, path: Path, charter: Charter, name: str) -> None:
     role = charter.party(name).role
-    if not path.exists() and role is not Role.SECURE_WORKER:
+    if site is None:
+        if role is Role.SECURE_WORKER:
+            return
         sections = "[owner] and [tasks.NAME]" if role is Role.MODEL_OWNER else "[tasks.NAME]"
         raise SiteFileError(f"{path} does not exist; a {role.words} needs it, with {sections}")
-    site = load_site(path) if path.exists() else Site()
     try:
         site.check_against(charter, name)
     except SiteFileError as error:
         raise SiteFileError(f"{path}: {error}") from None
-    return site
 
 
 @contextlib.contextmanager
@@ -134,7 +141,7 @@ def of_task(name: str) -> Iterator[None]:
         yield
     except TertiumError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         at = traceback.extract_tb(error.__traceback__)[-1]
         what = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
         raise SiteFileError(f"task {name} cannot be set up: {what} ({at.filename}, line {at.lineno})") from error

@@ -49,11 +49,11 @@ def _run(role: Role, folder: Path, charter_path: Path | None, *, as_json: bool, 
         failures_reported(printer(as_json=as_json)),
         open_workplace(role, folder, charter_path, as_json=as_json) as workplace,
     ):
-        trainers = {}
+        trainers, lines = {}, []
         for name, entry in workplace.site.tasks.items():
             with of_task(name):
                 trainers[name] = load_task(entry.factory, entry.options).trainer()
-        text = "; ".join(f"{name}: {trainer.describe()}" for name, trainer in trainers.items())
+                lines.append(f"{name}: {trainers[name].describe()}")
         kind = DataOwner if role is Role.DATA_OWNER else Evaluator
         machine = kind(
             workplace.identity,
@@ -63,4 +63,4 @@ def _run(role: Role, folder: Path, charter_path: Path | None, *, as_json: bool, 
             workplace.site,
             trainers,
         )
-        return run_machine(workplace, machine, text, watch_stdin=watch_stdin)
+        return run_machine(workplace, machine, "; ".join(lines), watch_stdin=watch_stdin)

@@ -11,7 +11,7 @@ Rules of the file:
 import enum
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
@@ -239,17 +239,25 @@ def sign(path: Path, identity: Identity) -> Charter:
     return charter
 
 
-def admit(path: Path, identity: Identity, state_dir: Path, now: datetime) -> Charter:
+def admit(
+    path: Path,
+    identity: Identity,
+    state_dir: Path,
+    now: datetime,
+    *,
+    fits: Callable[[Charter], None] | None = None,
+) -> Charter:
     """Return the charter at `path` if this party may run with it now, and remember it in `state_dir`.
 
     Args:
         path: the charter file, with its signatures beside it.
         identity: this party's own keys.
-        state_dir: an existing folder of this party, which holds the charter it last ran with.
+        state_dir: the folder that holds the charter this party last ran with; it is made when there is one to hold.
         now: the time, with its zone.
+        fits: raises what keeps the caller from running with this charter, if anything does.
 
     Raises:
-        CharterError: with the step that failed. Nothing is recorded then.
+        CharterError: with the step that failed, or what `fits` raises. Nothing is recorded then.
     """
     # 1. It is a charter: bounded, well-formed, within the rules.
     charter = load(path)
@@ -268,11 +276,14 @@ def admit(path: Path, identity: Identity, state_dir: Path, now: datetime) -> Cha
         _require_successor(last, charter, path)
     # 5. Every party signed exactly this.
     require_signed(charter, path)
-    # 6. This release can run it, and its numbers fit a word.
+    # 6. This release can run it, its numbers fit a word, and it fits the command and the site file of this run.
     charter.require_runnable()
     _ = charter.plan
+    if fits is not None:
+        fits(charter)
     # 7. Recorded, so that step 4 holds next time.
     if last is None or last.digest != charter.digest:
+        state_dir.mkdir(mode=0o700, exist_ok=True)
         _replace(state_dir / _LAST_RUN, text(charter))
     return charter
 

@@ -60,9 +60,7 @@ class BulkServer(Routed):
         sent = self.transmit(connection, data, copy=False)
         if sent is False:
             self._loop.blocked = True
-        elif sent is None:
-            self._gone(connection)
-        else:
+        elif sent:
             connection.heard = self._loop.clock()
         return sent is True
 

@@ -105,8 +105,7 @@ class ControlServer(Routed):
         sent = insist(lambda: self.transmit(connection, PAYLOAD + frame, copy=True))
         if sent is False:
             self.retire(connection, "does not take its frames")
-        elif sent is None:
-            self._forget(connection)
+        # If it is gone it goes down once what it said before is read: an abort, say, that came while we spoke.
         return sent is True
 
     def admit(self, got: Received) -> Connection | None:
