@@ -48,7 +48,7 @@ class Remembering:
                 verdict = True
             except (InvalidSignature, ValueError):
                 verdict = False
-            if len(self._verdicts) > 2000:
+            if len(self._verdicts) > 20_000:
                 self._verdicts.clear()
             self._verdicts[asked] = verdict
         if not verdict:

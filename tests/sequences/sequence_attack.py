@@ -1,7 +1,7 @@
 """Whoever attacks: sends any well-formed message, to anybody, as anybody, with the keys it holds.
 
 Four ways to a message, by what was seen and what is held:
-- again: one that some machine said, in this attempt or another, from its own sender or from somebody else
+- again: one that some machine said, in this attempt or the one before, from its own sender or from somebody else
 - altered: one that was said, with fields changed to what else is known, signed again by its signer if that key is held
   and by another key if not
 - made: from the definitions, out of the question, the keys and the digests that are known, sealed and signed properly:
@@ -180,6 +180,21 @@ class Attacker(Known):
             return peer, decode_message(encode(made))
         except (TertiumError, ValueError):
             return None
+
+    def of_the_attempt_before(self, target: str) -> tuple[str, Message] | None:
+        """Return what was said in the attempt before the one `target` is in; an envelope's head where one fits."""
+        row = TABLES[ROLES[target]][self.world.machines[target].phase]
+        fitting = [kind for kind in row if isinstance(kind, type) and self.before.get(kind)]
+        heads = [kind for kind in fitting if issubclass(kind, Headed)]
+        if not fitting:
+            return None
+        kind = self.chance.choice(heads if heads and self.chance.random() < 0.7 else fitting)
+        said = self.before[kind]
+        if kind in heads:
+            # A head whose body was never carried, and cannot be made, leads nowhere.
+            said = tuple(each for each in said if each[2].head.subject in self.world.bodies) or said  # type: ignore[attr-defined]
+        source, _, message = self.chance.choice(said)
+        return (source, message) if source != target else None
 
     def _peer(self, kind: type[Message], target: str) -> str:
         usual = [name for name in FROM[kind] if name != target and ((name, target) in _LINKED)]

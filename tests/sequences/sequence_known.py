@@ -98,6 +98,8 @@ class Known:
     def __init__(self, world: World, watch: Watch, hostile: tuple[str, ...], chance: Random) -> None:
         self.world, self.watch, self.chance, self.hostile = world, watch, chance, hostile
         self.seen: dict[type[Message], deque[tuple[str, str, Message]]] = {}
+        self.before: dict[type[Message], tuple[tuple[str, str, Message], ...]] = {}
+        """What had been seen when another attempt was asked last: of envelopes, those of the attempts before it."""
         self.known: dict[str, deque[Any]] = {}
         self.offers: dict[bytes, Signed] = {}
         self.accepted: dict[str, tuple[bytes, bytes]] = {}
@@ -152,6 +154,8 @@ class Known:
         name = statement_digest(OpenRound, signed)
         if all(name != other for _, _, other in self.questions):
             self.questions.append((question, signed, name))
+            if question.attempt:
+                self.before = {kind: _of_round(question, seen) for kind, seen in self.seen.items()}
             self._remember("open_round", name)
             if question.model not in self.models and len(self.models) < 20:
                 self.models[question.model] = self.world.model.to_bytes()
@@ -286,6 +290,16 @@ class Known:
                 return chance.choice(("", "other", "x" * 100))
             case _:
                 return old
+
+
+def _of_round(question: OpenRound, seen: deque[tuple[str, str, Message]]) -> tuple[tuple[str, str, Message], ...]:
+    """Return what was seen, of envelopes only those of this question's round."""
+    out = []
+    for each in seen:
+        header = decode_as(Header, each[2].head.header) if isinstance(each[2], Headed) else None
+        if header is None or (header.session, header.round) == (question.session, question.round):
+            out.append(each)
+    return tuple(out)
 
 
 _NAMES = ("party", "holder", "contributor", "sender", "recipient")

@@ -177,7 +177,7 @@ def _opens_any(old: Any, self: Any, peer: str, incoming: Any, sections: Any, now
 
 
 def _keeps_its_key(kind: Any) -> Any:
-    """One round key for all attempts at a round, and heads of any of them."""
+    """One round key for all attempts at a round."""
 
     class Kept(Intake):
         keys: dict[tuple[bytes, int], bytes] = {}  # noqa: RUF012 - one a mutant
@@ -187,7 +187,29 @@ def _keeps_its_key(kind: Any) -> Any:
             slot = (question.session, question.round)
             self.key = RoundKey(self.keys.setdefault(slot, self.key.secret))
 
-    return _method("opened", _opens_any)(_exchange(_AnyAttempt)(_intake(Kept)(kind)))
+    return _intake(Kept)(kind)
+
+
+OF_ANOTHER_ATTEMPT: Mapping[str, Make] = {
+    "the checks of attempt and OpenRound digest in a header": _exchange(_AnyAttempt),
+    "a fresh key an attempt": _keeps_its_key,
+    "the OpenRound digest of a body that is opened": _method("opened", _opens_any),
+}
+"""What keeps a contribution out of another attempt than its own. Each is covered by the others: with any one of them
+left, no sequence can bring such a contribution into a sum, so no mutant lacks only one. One that lacks all is found.
+
+In a header, the attempt is covered by the digest of the OpenRound, which it is a field of; they go together here."""
+
+
+def without(*guards: str) -> Make:
+    """Make a secure worker without these of `OF_ANOTHER_ATTEMPT`."""
+
+    def make(kind: Any) -> Any:
+        for guard in guards:
+            kind = OF_ANOTHER_ATTEMPT[guard](kind)
+        return kind
+
+    return make
 
 
 def _asks_no_gate(old: Any, self: Any, now: float) -> None:
@@ -310,7 +332,7 @@ MUTANTS = (
     _worker("adds a contribution twice", _intake(_Twice), "is not the sum"),
     _worker("does not check the cohort", _intake(_Anybody), "not all were asked", ("bob",)),
     _worker("does not verify heads", _exchange(_Unsigned), "what it did not send", (OWNER,)),
-    _worker("ignores the attempt", _keeps_its_key, "another attempt", ("alice", "bob")),
+    _worker("ignores the attempt", without(*OF_ANOTHER_ATTEMPT), "another attempt", ("bob",)),
     _worker("releases below the minimum", _gate(_minimum=1), "an aggregate of"),
     _worker("skips the gate", _method("_close", _asks_no_gate), "an aggregate of"),
     _worker("has a gate that remembers nothing", _gate(entries=lambda decision: ()), "one model is released"),

@@ -1,12 +1,16 @@
 """Random message sequences against the real machines: `python tests/sequences/sequence_run.py --sequences 0:1000000`.
 
-A sequence is a few steps of an honest run, so that its messages meet the machines somewhere on the way of a round, and
+A sequence is some steps of an honest run, so that its messages meet the machines somewhere on the way of a round, and
 then 3 to 12 steps of whoever attacks: messages mostly, and what the network, the clock and the operators can do. After
 each the watch (`sequence_watch.py`) has seen every effect of every machine.
 
 Sequences come in runs of `RUN`, which share one federation: what one has brought about is where the next begins. So the
 federation of a run has seen many rounds, attempts, sessions and restarts, and a sequence starts from no clean state but
-the first of its run. A failure names run, sequence and step, and the command that plays the run again and cuts it down.
+the first of its run. Half of the runs take a few honest steps before each sequence. The other half stands still for
+some sequences and then goes on for much of a round: else an attack ends most rounds before anything is released. In
+half of the runs the secure worker crashes now and then while it has contributions, so that another attempt follows, in
+which whoever attacks says again what was said in the one before. A failure names run, sequence and step, and the
+command that plays the run again and cuts it down.
 """
 
 import argparse
@@ -32,6 +36,10 @@ from tertium.simulation.federation import THIRD
 
 RUN = 100
 """Sequences that share one federation."""
+LEAPS, LEAP = 0.06, 100
+"""Share of sequences before which a run that leaps goes on, and for how many honest steps at most: a round has 85."""
+AGAIN = 0.2
+"""Share of an attack's steps in which something of the attempt before is said again, while there is one."""
 Pair = tuple[str, str, type[Message]]
 """Role, phase, kind of message."""
 Changes = Mapping[Role, Callable[[Any], Any]]
@@ -102,8 +110,12 @@ class Run:
         # Each sequence and each step draws from a seed of its own: leaving one out changes no other's choices.
         chance, world, base = self._chance, self.world, (self.outcome.run * RUN + number) * 16
         chance.seed(base)
-        for _ in range(chance.choice((0, 0, 1, 2, 3, 6, 9, 15))):
+        self.outcome.at = (number, 0)
+        for _ in range(self._honest_steps(chance)):
             world.honest(chance)
+            if chance.random() < world.setting.crashes and world.has_contributions():
+                self._note(f"restart: {THIRD}, with contributions")
+                world.restart(THIRD)
             if chance.random() < TICKS:
                 world.tick(chance.choice(_NAMES))
         for step in range(1, 1 + chance.choice((3, 3, 3, 3, 4, 4, 4, 5, 6, 8, 12))):
@@ -112,9 +124,16 @@ class Run:
             if (number, step) not in self._skipped:
                 self._hostile_step(chance)
 
+    def _honest_steps(self, chance: Random) -> int:
+        if not self.world.setting.leaps:
+            return int(chance.choice((0, 0, 1, 2, 3, 6, 9, 15)))
+        return chance.randrange(20, LEAP) if chance.random() < LEAPS else chance.choice((0, 0, 1, 2))
+
     def _hostile_step(self, chance: Random) -> None:
         drawn, world = chance.random(), self.world
         target = chance.choice(_NAMES)
+        if chance.random() < AGAIN and self._replay(chance):
+            return
         if drawn < 0.92:
             made = None
             for _ in range(20):
@@ -126,10 +145,7 @@ class Run:
                 world.honest(chance)
             if made is None:
                 return
-            peer, message = made
-            self._note(f"{peer} -> {target}: {type(message).__name__}")
-            self.outcome.messages += 1
-            self.outcome.accepted += world.give(target, peer, message, forged=True)
+            self._give(target, *made)
             return
         if drawn < 0.965:
             self._body(chance)
@@ -163,6 +179,27 @@ class Run:
             world.interrupt(target)
         else:
             world.wait()
+
+    def _replay(self, chance: Random) -> bool:
+        """Say again what was said in an earlier attempt to somebody who is in another, and hand its body over."""
+        world = self.world
+        again = [name for name in _NAMES if world.in_another_attempt(name)]
+        target = chance.choice(again) if again else ""
+        made = self.attacker.of_the_attempt_before(target) if again else None
+        if made is None:
+            return False
+        taken = self._give(target, *made)
+        head = getattr(made[1], "head", None)
+        if taken and head is not None and chance.random() < 0.8 and (target, head.subject) in world.transfers():
+            world.transfer((target, head.subject))
+        return True
+
+    def _give(self, target: str, peer: str, message: Message) -> bool:
+        self._note(f"{peer} -> {target}: {type(message).__name__}")
+        self.outcome.messages += 1
+        taken = self.world.give(target, peer, message, forged=True)
+        self.outcome.accepted += taken
+        return taken
 
     def _body(self, chance: Random) -> None:
         ready = self.world.transfers()

@@ -63,6 +63,10 @@ CLASSES: Mapping[Role, Any] = {
 }
 TICKS = 0.25
 """Share of events after which the party looks at the clock."""
+ANOTHER = 0.5
+"""Share of a model owner's ends after which its operator begins another training, from another model."""
+CRASHES = 0.02
+"""Share of honest steps after which a secure worker with contributions crashes, in runs where it does."""
 DEEP = 0.05
 """Share of refused messages after which all of a machine's state is compared, and not only what is quickly told."""
 
@@ -84,6 +88,11 @@ class Setting:
     cohort: int
     """How many the model owner asks in a round; 0 asks all."""
 
+    leaps: bool
+    """Whether it stands still for some sequences and then goes on for much of a round; else a few steps at a time."""
+    crashes: float
+    """Share of honest steps after which a secure worker crashes that has contributions: another attempt follows."""
+
     @classmethod
     def draw(cls, chance: Random) -> "Setting":
         return cls(
@@ -92,6 +101,8 @@ class Setting:
             stable=chance.choice((None, None, 2)),
             kept=chance.choice((6, 20)),
             cohort=chance.choice((0, 0, 3)),
+            leaps=chance.random() < 0.5,
+            crashes=chance.choice((0.0, CRASHES)),
         )
 
 
@@ -159,7 +170,8 @@ class World:
         self.deep: Callable[[], bool] = lambda: True
         self.tried: Counter[tuple[str, str, type[Message]]] = Counter()
         """By role, phase and kind of message: how often a message came that the tables know."""
-        self.came: Counter[tuple[str, str]] = Counter()
+        self._sent: Counter[tuple[tuple[str, str, bool], type[Message]]] = Counter()
+        self._came: Counter[tuple[str, str, bool]] = Counter()
         self.taken: Counter[tuple[str, str, type[Message]]] = Counter()
         self._prints: dict[str, Any] = {}
         for name in ROLES:
@@ -200,6 +212,16 @@ class World:
         self.end(name)
         self.begin(name)
 
+    def start_again(self, name: str, chance: Random) -> None:
+        """Start a party whose process has ended; a model owner's operator may begin another training, as told to.
+
+        Nobody is in a second sum over one model with another set, so of some models nothing more can come.
+        """
+        if name == OWNER and chance.random() < ANOTHER:
+            self.model = self.task.global_model(chance.randrange(1_000_000), ServerOptimiser())
+            self.store = Shelf()
+        self.restart(name)
+
     def link(self, pair: tuple[str, str]) -> None:
         """Connect two parties."""
         self.linked.add(pair)
@@ -224,13 +246,29 @@ class World:
         return (name, peer) in self.linked or (peer, name) in self.linked
 
     def often(self, name: str) -> Callable[[type[Message]], int]:
-        """Return how often each kind of message came to a party of this role in this phase."""
-        role, phase = ROLES[name]._value_, self.machines[name].phase._value_
-        return lambda kind: self.tried[role, phase, kind]
+        """Return how often each kind of message came to a party of this role where this one is."""
+        where = self._where(name)
+        return lambda kind: self._sent[where, kind]
 
     def rarely(self, name: str) -> int:
-        """Return how many messages came to parties of this role in this phase."""
-        return self.came[ROLES[name]._value_, self.machines[name].phase._value_]
+        """Return how many messages came to parties of this role where this one is: another attempt is elsewhere."""
+        return self._came[self._where(name)]
+
+    def in_another_attempt(self, name: str) -> bool:
+        """Whether a party is in an attempt at a round that is not the first."""
+        for place in ("_intake", "_asking", "asked"):
+            held = getattr(self.machines[name], place, None)
+            if held is not None:
+                return bool(held.question.attempt)
+        return False
+
+    def _where(self, name: str) -> tuple[str, str, bool]:
+        return ROLES[name]._value_, self.machines[name].phase._value_, self.in_another_attempt(name)
+
+    def has_contributions(self) -> bool:
+        """Whether the secure worker collects, and has added something."""
+        intake = getattr(self.machines[THIRD], "_intake", None)
+        return intake is not None and bool(intake.added)
 
     # --- what can happen
 
@@ -244,7 +282,9 @@ class World:
         pair = (role._value_, phase._value_, kind) if kind in TABLES[role][phase] else None
         if pair:
             self.tried[pair] += 1
-            self.came[pair[:2]] += 1
+            where = self._where(name)
+            self._sent[where, kind] += 1
+            self._came[where] += 1
         before, deep = brief(machine), self.deep()
         known = self._print(name) if deep else None
         try:
@@ -279,7 +319,8 @@ class World:
         choices += [lambda: self._tell_broken_off()] if self.broke_off else []
         down = [pair for pair in LINKS if pair not in self.linked and not self._over(pair)]
         choices += [lambda p=pair: self.link(p) for pair in down]
-        choices += [lambda n=name: self.restart(n) for name, machine in self.machines.items() if machine.finished]
+        ended = [name for name, machine in self.machines.items() if machine.finished]
+        choices += [lambda n=name: self.start_again(n, chance) for name in ended]
         if choices:
             chance.choice(choices)()
             self.now += 0.01

@@ -37,7 +37,7 @@ def test_no_sequence_makes_a_machine_send_anything_but_an_aggregate(outcomes: li
     # That nothing broke says something only if much was tried.
     assert sum(each.messages for each in outcomes) > 3 * RUNS * RUN
     assert sum(each.accepted for each in outcomes) > RUNS * RUN
-    assert sum(each.releases for each in outcomes) > RUNS // 2
+    assert sum(each.releases for each in outcomes) > RUNS
 
 
 @together
