@@ -19,14 +19,14 @@ from pathlib import Path
 from typing import Any
 
 import tomli_w
+from tertium.cli.trust import Trust, trust
 from tertium.crypto.identity import Identity
 from tertium.protocol import charter as charters
-from tertium.protocol.charter import Arithmetic, Charter, Deadlines, Mode, Party, Role, Rules, SchemeName
+from tertium.protocol.charter import Arithmetic, Charter, Deadlines, Party, Role, Rules
 from tertium.protocol.journal import Journal
 
 OWNER, THIRD = "owner", "third"
 _VERBS = {Role.MODEL_OWNER: "owner", Role.SECURE_WORKER: "secure-worker", Role.DATA_OWNER: "worker"}
-_LISTENING = ((OWNER, "control"), (OWNER, "bulk"), (THIRD, "control"), (THIRD, "bulk"))
 _COMMAND = "import sys; from tertium.cli import main; sys.exit(main(sys.argv[1:]))"
 
 
@@ -101,14 +101,20 @@ class Place:
         relayed: bool = False,
         pattern: object = 0.5,
         folder: Path | None = None,
+        mode: Trust | None = None,
     ) -> None:
+        mode = mode or trust("trusted")
+        self.workers = (THIRD,) if mode.workers == 1 else tuple(f"{THIRD}{n}" for n in range(1, mode.workers + 1))
+        """The secure workers."""
         self._folder = tempfile.TemporaryDirectory(prefix="tertium-bench-", dir=folder)
         self.root = Path(self._folder.name)
         self.names = data_owners(cohort)
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
-        roles = {OWNER: Role.MODEL_OWNER, THIRD: Role.SECURE_WORKER, **dict.fromkeys(self.names, Role.DATA_OWNER)}
+        roles = {OWNER: Role.MODEL_OWNER, **dict.fromkeys(self.workers, Role.SECURE_WORKER)}
+        roles |= dict.fromkeys(self.names, Role.DATA_OWNER)
         self.identities = {name: Identity.generate(name) for name in roles}
-        ports = dict(zip(_LISTENING, free_ports(len(_LISTENING)), strict=True))
+        listening = [(name, lane) for name in (OWNER, *self.workers) for lane in ("control", "bulk")]
+        ports = dict(zip(listening, free_ports(len(listening)), strict=True))
         self.relays = {place: Relay(port) for place, port in ports.items()} if relayed else {}
         reached = {place: relay.port for place, relay in self.relays.items()} or ports
         self._roles = roles
@@ -118,8 +124,8 @@ class Place:
             serial=1,
             not_after=(datetime.now(UTC) + timedelta(days=1)).replace(microsecond=0),
             rules=Rules(
-                mode=Mode.TRUSTED,
-                scheme=SchemeName(name="trusted"),
+                mode=mode.mode,
+                scheme=mode.name,
                 minimum_cohort=min(cohort, 3),
                 unsafe_small_cohort="a benchmark, with no data in it" if cohort < 3 else None,
                 deadlines=Deadlines(join=120, upload=120, close=60, release=60, statement=30),

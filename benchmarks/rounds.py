@@ -19,6 +19,7 @@ import threading
 import time
 from pathlib import Path
 
+from tertium.cli.trust import trust
 from tertium.crypto.identity import Identity
 from tertium.learning.registry import load_task
 from tertium.learning.task import ServerOptimiser
@@ -171,20 +172,35 @@ def memory(parameters: int = 2_500_000) -> bool:
     return max(peaks) <= bound and abs(peaks[1] - peaks[0]) <= SAME * peaks[0]
 
 
+MODES = (("trusted", 1), ("masked", 1), *(("additive", workers) for workers in (2, 3, 5)))
+
+
 def wire(parameters: int = 2_500_000, cohort: int = 3) -> bool:
-    """Print bytes on the wire a byte of float32; True if an upload is lean enough."""
-    with Place(parameters=parameters, cohort=cohort, rounds=1, relayed=True) as place:
-        for name in (OWNER, THIRD, *place.names):
+    """Print bytes on the wire a byte of float32, in every mode; True if an upload is lean enough in all."""
+    print(f"wire: {parameters:,} parameters, {cohort} data owners, one round; bytes on the wire a byte of float32:")
+    lean = [_wire_of(mode, workers, parameters, cohort) for mode, workers in MODES]
+    return all(lean)
+
+
+def _wire_of(mode: str, workers: int, parameters: int, cohort: int) -> bool:
+    with Place(parameters=parameters, cohort=cohort, rounds=1, relayed=True, mode=trust(mode, workers)) as place:
+        for name in (OWNER, *place.workers, *place.names):
             place.start(name)
         place.wait_all(DEADLINE)
         count = {key: (relay.inward, relay.outward) for key, relay in place.relays.items()}
+        seated, secure = mode == "masked", place.workers
     vector = parameters * 4
-    # To the secure worker on the bulk lane come the updates alone; its other direction is the aggregate, to the owner.
-    up = (count[THIRD, "bulk"][0] + count[THIRD, "control"][0]) / (cohort * vector)
+    # What comes in at secure workers: shares, and a little control, the model owner's too. Where it holds the seeds,
+    # all that comes in there is counted as upload as well, acceptances and cosignatures included.
+    at = [*secure, *([OWNER] if seated else [])]
+    up = sum(count[name, lane][0] for name in at for lane in ("bulk", "control")) / (cohort * vector)
     down = (count[OWNER, "bulk"][1] + count[OWNER, "control"][1]) / (cohort * vector)
-    out = (count[THIRD, "bulk"][1] + count[THIRD, "control"][1]) / vector
-    print(f"wire: {parameters:,} parameters, {cohort} data owners, one round; bytes on the wire a byte of float32:")
-    print(f"  updates {up:.4f} (at most {WIRE}), {4 * up:.3f} bytes a weight; model {down:.4f}; aggregate {out:.4f}")
+    out = sum(count[name, lane][1] for name in secure for lane in ("bulk", "control")) / vector
+    print(
+        f"  {mode:<9}{workers} secure worker(s): updates {up:.4f} (at most {WIRE}), {4 * up:.3f} bytes a weight; "
+        f"model {down:.4f}; aggregates {out:.4f}",
+        flush=True,
+    )
     return up <= WIRE
 
 
