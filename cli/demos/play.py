@@ -256,6 +256,6 @@ def _who_saw_what(recipe: Recipe, trust: Trust, seen: _Seen) -> list[str]:
         what = f"{own} masks' seeds" if trust.mode is Mode.MASKED else f"{own} single ones"
         got = f"{owner} (model owner) got {sums}, each over {each} updates, and {what}."
         lines.append(f"              {got}")
-    lines.append(f"Who can read one update: {collusion_words(trust.scheme)}. All others in a sum together can work out")
-    lines.append("the one that is left, in every mode.")
+    lines.append(f"Who can read one update: {collusion_words(trust.scheme, holders)}.")
+    lines.append("All others in a sum together can work out the one that is left, in every mode.")
     return lines

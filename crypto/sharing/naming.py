@@ -8,6 +8,7 @@ one release from another; it proves nothing about a party that changes its own p
 
 import importlib
 import inspect
+from collections.abc import Sequence
 from math import comb
 from pathlib import Path
 
@@ -80,15 +81,15 @@ def scheme_digest(scheme: Scheme) -> bytes:
     return digest(Label.SCHEME, *parts)
 
 
-def who(scheme: Scheme, holders: frozenset[int]) -> str:
-    """Return a set of holders in words, by their seats."""
+def who(scheme: Scheme, holders: frozenset[int], names: Sequence[str] = ()) -> str:
+    """Return a set of holders in words, by their seats, and by `names` where there are some for the secure workers."""
     workers = [index for index in sorted(holders) if scheme.seats[index] is Seat.SECURE_WORKER]
     among = scheme.seats.count(Seat.SECURE_WORKER)
     parts = []
     if workers and among == 1:
         parts.append("the secure worker")
     elif workers:
-        numbers = [str(index) for index in workers]
+        numbers = [names[index] if names else str(index) for index in workers]
         last = f" and {numbers[-1]}" if numbers[1:] else ""
         parts.append(f"secure worker{'s' if last else ''} {', '.join(numbers[:-1]) if last else numbers[0]}{last}")
     if len(workers) < len(holders):
@@ -96,8 +97,8 @@ def who(scheme: Scheme, holders: frozenset[int]) -> str:
     return " with ".join(parts)
 
 
-def collusion_words(scheme: Scheme) -> str:
-    """Return who can read one update, in words."""
+def collusion_words(scheme: Scheme, names: Sequence[str] = ()) -> str:
+    """Return who can read one update, in words; `names` are the secure workers', in the order of their seats."""
     sets = scheme.collusion_sets
     workers = all(seat is Seat.SECURE_WORKER for seat in scheme.seats)
     sizes = {len(each) for each in sets}
@@ -109,7 +110,7 @@ def collusion_words(scheme: Scheme) -> str:
         (size,) = sizes
         if len(sets) == comb(scheme.holders, size):
             return f"any {size} of the {scheme.holders} secure workers together"
-    return "; or ".join(who(scheme, each) for each in sorted(sets, key=lambda each: (len(each), sorted(each))))
+    return "; or ".join(who(scheme, each, names) for each in sorted(sets, key=lambda each: (len(each), sorted(each))))
 
 
 def _source(name: str) -> bytes:

@@ -170,6 +170,16 @@ def test_the_examples_own_tests_pass(installed):
     assert "11 passed" in done.stdout
 
 
+def test_the_example_runs_the_demo_and_makes_the_same_model(installed):
+    models = []
+    for mode in ("trusted", "standby"):
+        words = ["demo", "digits", "--mode", mode, "--rounds", "1", "--json", "--out", str(installed / mode)]
+        done = run(installed, "-c", f"import sys; from tertium.cli import main; sys.exit(main({words!r}))")
+        assert done.returncode == 0, done.stdout + done.stderr
+        models.append((installed / mode / "model.safetensors").read_bytes())
+    assert models[0] == models[1]
+
+
 def test_a_charter_cannot_name_it_without_its_digest(installed):
     program = (
         "from tertium.crypto.sharing import chartered, scheme\n"
