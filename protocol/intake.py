@@ -87,6 +87,8 @@ class Intake:
         self.declined: set[str] = set()
         self.added: dict[str, Added] = {}
         """Whose share is here, and has or gets a receipt."""
+        counted_by = seats.counted_by(question)
+        self._ours = {name for name in question.cohort if counted_by[name] == identity.name}
         self._identity = identity
         self._charter = charter
         self._exchange = exchange
@@ -108,12 +110,12 @@ class Intake:
 
     def counts(self, contributor: str) -> bool:
         """Whether this holder is the one that counts a contribution."""
-        return self._seats.counting(self.question, contributor) == self._identity.name
+        return contributor in self._ours
 
     @property
     def outstanding(self) -> set[str]:
         """Who may still be counted here."""
-        return {name for name in set(self.question.cohort) - self.declined - set(self.added) if self.counts(name)}
+        return self._ours - self.declined - set(self.added)
 
     @property
     def counted(self) -> tuple[str, ...]:

@@ -76,9 +76,12 @@ class Seats:
 
     def counting(self, question: OpenRound, contributor: str) -> str:
         """Return the secure worker that counts a contribution."""
-        turn = self.turn(question, contributor)
-        full = [name for name in self.workers if Kind.VECTOR in self._form(name, turn)] or list(self.workers)
-        return full[turn % len(full)]
+        return self._counting(self.turn(question, contributor))
+
+    def counted_by(self, question: OpenRound) -> dict[str, str]:
+        """Return the secure worker that counts it, for everybody in the cohort."""
+        turns = enumerate(question.cohort, question.round)
+        return {name: self._counting(turn) for turn, name in turns}
 
     def before(self, question: OpenRound, contributor: str) -> tuple[str, ...]:
         """Return who gets a share of it before the one that counts it, in the order of the holders."""
@@ -107,6 +110,10 @@ class Seats:
     def total_bytes(self, question: OpenRound, holder: str) -> list[int]:
         """Return how long each section of a holder's released total is; none for one that holds nothing."""
         return [] if self.index(holder) is None else [total_bytes(self.scheme, question.plan, question.words)]
+
+    def _counting(self, turn: int) -> str:
+        full = [name for name in self.workers if Kind.VECTOR in self._form(name, turn)] or list(self.workers)
+        return full[turn % len(full)]
 
     def _form(self, holder: str, turn: int) -> tuple[Kind, ...]:
         index = self.index(holder)

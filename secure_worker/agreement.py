@@ -26,6 +26,7 @@ def agreed_set(
     if tuple(each.signer for each in lists) != seats.workers or ours not in lists:
         raise WrongSender("passes on other lists than one of each secure worker", party=charter.model_owner.name)
     found: dict[str, Contribution] = {}
+    counted_by = seats.counted_by(question)
     declined: set[str] = set()
     missing: set[str] = set()
     for signed in lists:
@@ -36,7 +37,7 @@ def agreed_set(
         if named - set(question.cohort):
             raise NotInCohort("lists somebody the question does not ask", party=signed.signer)
         for entry in said.contributions:
-            if seats.counting(question, entry.party) != signed.signer:
+            if counted_by[entry.party] != signed.signer:
                 raise SplitView("lists a contribution that another secure worker counts", party=signed.signer)
             found[entry.party] = entry
         declined |= set(said.declined)

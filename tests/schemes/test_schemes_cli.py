@@ -170,6 +170,7 @@ def test_the_examples_own_tests_pass(installed):
     assert "11 passed" in done.stdout
 
 
+@pytest.mark.timeout(300)
 def test_the_example_runs_the_demo_and_makes_the_same_model(installed):
     models = []
     for mode in ("trusted", "standby"):
