@@ -228,9 +228,12 @@ class ModelOwner(OwnerSession):
     def _pass_on_closes(self, asking: Asking, peer: str, *, known: bool) -> None:
         """Show every holder that all have closed over one set: nothing is released before that."""
         if len(self._holders) > 1 and set(asking.signed_closes) == set(self._holders):
-            closes = tuple(asking.signed_closes[holder] for holder in self._holders)
+            signed = [asking.signed_closes[holder] for holder in self._holders]
+            closes = Closes(
+                signatures=tuple(Cosignature(party=each.signer, signature=each.signature) for each in signed)
+            )
             for holder in [peer] if known else self._holders:
-                self.send(holder, Closes(closes=closes))
+                self.send(holder, closes)
 
     def _on_closed(self, peer: str, message: Closed, now: float) -> None:
         asking = self._open_question(peer)

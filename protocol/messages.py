@@ -434,12 +434,6 @@ class Lists(Message, frozen=True, tag="lists"):
     lists: Annotated[tuple[Signed, ...], Meta(max_length=64)]
 
 
-class Closes(Message, frozen=True, tag="closes"):
-    """Model owner to secure workers: every secure worker's `CloseList`."""
-
-    closes: Annotated[tuple[Signed, ...], Meta(max_length=64)]
-
-
 class Closed(Message, frozen=True, tag="closed"):
     """Holder to model owner and cohort; holds a `CloseList`."""
 
@@ -457,6 +451,15 @@ class Cosignature(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array
 
     party: Name
     signature: Signature
+
+
+class Closes(Message, frozen=True, tag="closes"):
+    """Model owner to secure workers: every secure worker's signature of its `CloseList`.
+
+    The lists differ in nothing but who signed, so whoever has one has the bytes of all.
+    """
+
+    signatures: Annotated[tuple[Cosignature, ...], Meta(max_length=64)]
 
 
 class Cosign(Message, frozen=True, tag="cosign"):

@@ -8,9 +8,14 @@ So a model owner that shows different lists to different secure workers gets no 
 shows none gets an abort. Withholding is never a different sum. Everything in here is checked before it is recorded.
 """
 
+import msgspec
+
+from ..crypto.errors import BadSignature
+from ..crypto.identity import verify
 from ..protocol.charter import Charter, Role
+from ..protocol.codec import encode
 from ..protocol.errors import NotInCohort, SplitView, WrongOpenRound, WrongSender
-from ..protocol.messages import CloseList, Contribution, HolderList, OpenRound, Signed
+from ..protocol.messages import CloseList, Contribution, Cosignature, HolderList, OpenRound, Signed
 from ..protocol.seats import Seats
 from ..protocol.statements import open_signed
 
@@ -51,18 +56,20 @@ def agreed_set(
     )
 
 
-def check_closes(charter: Charter, seats: Seats, ours: Signed, closes: tuple[Signed, ...]) -> None:
-    """Check that every secure worker has closed over the set of `ours`.
+def check_closes(charter: Charter, seats: Seats, ours: Signed, signatures: tuple[Cosignature, ...]) -> None:
+    """Check that every secure worker has signed a Close list of the set of `ours`.
 
     Raises:
-        WrongSender, WrongOpenRound, SplitView: named for the list that does not fit.
+        WrongSender, SplitView: what the model owner passes on is not that.
     """
-    if tuple(each.signer for each in closes) != seats.workers or ours not in closes:
-        raise WrongSender("passes on other Close lists than one of each secure worker", party=charter.model_owner.name)
-    wanted = open_signed(charter, ours, CloseList, Role.SECURE_WORKER)
-    for signed in closes:
-        said = open_signed(charter, signed, CloseList, Role.SECURE_WORKER)
-        if said.holder != signed.signer or said.open_round != wanted.open_round:
-            raise WrongOpenRound("closes another question", party=signed.signer)
-        if not said.same_set(wanted):
-            raise SplitView("closes over another set than the others", party=signed.signer)
+    owner = charter.model_owner.name
+    if tuple(each.party for each in signatures) != seats.workers:
+        raise WrongSender("passes on other signatures than one of each secure worker", party=owner)
+    close = open_signed(charter, ours, CloseList, Role.SECURE_WORKER)
+    for each in signatures:
+        theirs = encode(msgspec.structs.replace(close, holder=each.party))
+        try:
+            verify(charter.party(each.party).signing, CloseList.label, theirs, each.signature, party=each.party)
+        except BadSignature:
+            # Whose doing it is, only the model owner can show: it has the list that was signed instead.
+            raise SplitView(f"passes on a signature of {each.party} that is not for this set", party=owner) from None

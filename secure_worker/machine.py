@@ -39,6 +39,7 @@ from ..protocol.messages import (
     Closed,
     CloseList,
     Closes,
+    Contribution,
     Cosign,
     Decline,
     Declined,
@@ -98,7 +99,7 @@ class SecureWorker(SecureSession):
         lost = self._memory.lost_attempt
         if lost is not None:
             text = f"{self.name} was restarted; what it had added up is gone"
-            receipted = self._memory.receipted()
+            receipted = self._counted(lost)
             self._memory.abort_attempt(sign_abort(self.identity, lost, Cause.LOCAL, text, receipted=receipted))
             self.tell(Said(text=f"round {lost.round}: this attempt was lost with an earlier process", warning=True))
         elif self._memory.agreed:
@@ -233,7 +234,7 @@ class SecureWorker(SecureSession):
             open_round=intake.open_round,
             holder=self.name,
             contributions=intake.contributions(),
-            declined=declined,
+            declined=tuple(name for name in declined if intake.counts(name)),
             missing=missing,
         )
         self._list = sign(self.identity, said)
@@ -321,7 +322,7 @@ class SecureWorker(SecureSession):
         kept, question = self._memory.release, self._memory.question
         if not self._memory.agreed or kept is None or question is None:
             raise TooLate("passes on Close lists while none are waited for", party=peer)
-        check_closes(self.charter, self._seats, kept.close, message.closes)
+        check_closes(self.charter, self._seats, kept.close, message.signatures)
         close = open_signed(self.charter, kept.close, CloseList)
         try:
             decision = self._memory.gate.decide(question, close.contributors)
@@ -400,12 +401,17 @@ class SecureWorker(SecureSession):
         question = self._memory.question
         if question is None or (self._intake is None and not self._memory.agreed):
             return
-        abort = sign_abort(self.identity, question, cause, text, about=about, receipted=self._memory.receipted())
+        abort = sign_abort(self.identity, question, cause, text, about=about, receipted=self._counted(question))
         self._memory.abort_attempt(abort)
         self._tell_all([self._owner, *question.cohort], Aborted(abort=abort))
         self.tell(Said(text=f"round {question.round} ends without a release: {text}", warning=True))
         self._forget()
         self.move(Step.GIVEN_UP)
+
+    def _counted(self, question: OpenRound) -> tuple[Contribution, ...]:
+        """Return what is counted here and has a receipt: what an abort owes an account of."""
+        counted_by = self._seats.counted_by(question)
+        return tuple(each for each in self._memory.receipted() if counted_by.get(each.party) == self.name)
 
     def _give_up_agreeing(self) -> None:
         """Abort an attempt whose set the secure workers did not agree on in time."""

@@ -185,7 +185,8 @@ class DataOwner(Recipient):
                 continue
             listed = [entry.commitment for entry in abort.receipted if entry.party == self.name]
             ours = kept.commitments.get(abort.party, ())
-            if (abort.party in kept.receipts and not listed) or set(listed) - set(ours):
+            counted = abort.party == kept.counting and abort.party in kept.receipts
+            if (counted and not listed) or set(listed) - set(ours):
                 raise SplitView("aborted without the contribution it gave a receipt for", party=abort.party)
 
     def taken_part(self, open_round: bytes) -> bool:
