@@ -275,7 +275,7 @@ def test_a_pulled_cable_is_noticed_and_the_others_go_on(hosts: Hosts) -> None:
     # what her host cannot reach, the doctor names as unreachable, and takes no longer than it says
     begun = time.monotonic()
     assert set(doctor(hosts, "dora").values()) == {"fail"}
-    assert time.monotonic() - begun < 8
+    assert time.monotonic() - begun < 20
     hosts.processes["owner"].send_signal(signal.SIGINT)
     assert hosts.wait("owner", 10) == 130
     for name in ("third", "alice", "bob", "charlie"):
