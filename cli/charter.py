@@ -7,6 +7,7 @@ from typing import Any
 import click
 import msgspec
 
+from ..crypto.errors import WrongHolders
 from ..crypto.identity import Identity
 from ..protocol import charter as charters
 from ..protocol.charter import SignatureState
@@ -15,7 +16,6 @@ from ..protocol.training import WeightRule
 from .errors import DIFFERENT, OK
 from .keygen import SECRET
 from .ranges import FiniteRange
-from .trust import trust
 
 _FILE = click.Path(path_type=Path)
 _HELP = {"help_option_names": ["-h", "--help"]}
@@ -159,12 +159,20 @@ def diff(old: Path, new: Path, as_json: bool) -> int:
 
 def _rules(given: dict[str, Any], parties: tuple[charters.Party, ...]) -> charters.Rules:
     """Return the rules the options say; what was not given has the default of the struct."""
+    from .trust import trust  # numpy, which the other commands of a charter need not load
+
     said = {name: value for name, value in given.items() if value is not None}
     workers = sum(party.role is charters.Role.SECURE_WORKER for party in parties)
-    trusted = trust(said["mode"], max(1, workers), said.get("threshold"))
+    try:
+        trusted = trust(said["mode"], max(1, workers), said.get("threshold"))
+        scheme = trusted.name
+    except WrongHolders:
+        # Let the charter refuse it: it names the line, and what is wrong with the parties comes first.
+        trusted = trust(said["mode"])
+        scheme = msgspec.structs.replace(trusted.name, threshold=said.get("threshold"))
     table = {
         "mode": trusted.mode.value,
-        "scheme": {name: value for name, value in msgspec.to_builtins(trusted.name).items() if value is not None},
+        "scheme": {name: value for name, value in msgspec.to_builtins(scheme).items() if value is not None},
         "arithmetic": _taken(said, charters.Arithmetic),
         "training": _taken(said, charters.TrainingLimits),
         "deadlines": dict(_deadline(item) for item in said["deadlines"]),

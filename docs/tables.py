@@ -50,9 +50,21 @@ MODES = (
         "any t together",
         "data owners leaving; some of the secure workers",
     ),
-    ("plain", "the model owner opens each update", "the model owner", "the starting point of the tutorials"),
+    (
+        "shared",
+        "each of several secure workers: the share that the charter's scheme gives it",
+        "the sets that the scheme declares; with `replicated`, any two of three",
+        "data owners leaving",
+    ),
+    ("plain", "the model owner opens each update", "the model owner", "data owners leaving"),
 )
 """Mode, who holds what, who can read one update (the collusion set), what a round survives."""
+
+HOLDING = {"*self._holding": {"SECURE_WORKER", "MODEL_OWNER"}}
+"""Roles that are a variable in a call of `open_signed`: a model owner is a holder where the scheme seats it."""
+
+OF_SHARED = "replicated"
+"""A built-in scheme of mode `shared`, to ask whether that mode runs."""
 
 
 def module(name: str) -> typing.Any:
@@ -142,8 +154,9 @@ def signers() -> dict[str, str]:
                     continue
                 if call.func.id != "open_signed" or len(call.args) < 3:
                     continue
-                roles = {ast.unparse(role).removeprefix("Role.") for role in call.args[3:]}
-                found.setdefault(ast.unparse(call.args[2]), set()).update(roles)
+                roles = found.setdefault(ast.unparse(call.args[2]), set())
+                for role in call.args[3:]:
+                    roles |= HOLDING.get(ast.unparse(role)) or {ast.unparse(role).removeprefix("Role.")}
     return {kind: " or ".join(sorted(roles)).lower().replace("_", " ") for kind, roles in found.items()}
 
 
@@ -219,8 +232,10 @@ def header() -> str:
 
 def may_send() -> str:
     """Return the table of what may be sealed by whom for whom."""
-    rows = module("protocol.exchange").MAY_SEND
-    ordered = sorted((label.value, ours.words, theirs.words) for label, ours, theirs in rows)
+    of = module("protocol.exchange")
+    ordered = sorted((label.value, ours.words, theirs.words) for label, ours, theirs in of.MAY_SEND)
+    label, ours, theirs = of.TO_AN_OWNER_THAT_HOLDS
+    ordered.append((label.value, ours.words, f"{theirs.words}, where the charter's scheme makes it a holder"))
     return table(("label", "sealed by", "opened by"), ((code(a), b, c) for a, b, c in ordered))
 
 
@@ -400,12 +415,23 @@ def commands() -> str:
 
 
 def runs(mode: str) -> bool:
-    """Return whether this release runs a mode; asks the charter, since that is what refuses it."""
-    of = module("protocol.charter")
-    reached = module("protocol.charter_rules").Charter.require_runnable
-    rules = of.Rules(mode=of.Mode(mode), scheme=of.SchemeName(name=mode))
+    """Return whether this release runs a mode; asks a charter, since that is what refuses it."""
+    of, federation = module("protocol.charter"), module("simulation.federation")
+    kind = of.Mode(mode)
+    several = kind in (of.Mode.ADDITIVE, of.Mode.SHAMIR, of.Mode.SHARED)
+    roles = dict.fromkeys(("first", "second", "third") if several else ("third",), of.Role.SECURE_WORKER)
+    roles |= {"owner": of.Role.MODEL_OWNER, "alice": of.Role.DATA_OWNER, "bob": of.Role.DATA_OWNER}
+    roles |= {"carol": of.Role.DATA_OWNER}
+    identities = {name: module("crypto.identity").Identity.generate(name) for name in roles}
+    rules = of.Rules(
+        mode=kind,
+        scheme=of.SchemeName(name=OF_SHARED if kind is of.Mode.SHARED else mode),
+        minimum_cohort=3,
+        unsafe_plain="a table" if kind is of.Mode.PLAIN else None,
+    )
+    made = federation.make_charter(identities, roles, rules)
     try:
-        reached(type("_Charter", (), {"rules": rules})())
+        made.require_runnable()
     except module("protocol.errors").CharterError:
         return False
     return True

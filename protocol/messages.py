@@ -154,7 +154,7 @@ class Decline(Statement, frozen=True):
 
 
 class Receipt(Statement, frozen=True):
-    """A holder has opened a contribution, found its commitment right, and added it."""
+    """A holder has opened its share of a contribution, found its commitment right, and taken it."""
 
     label: ClassVar[Label] = Label.RECEIPT
     open_round: Digest

@@ -43,6 +43,7 @@ class LocalLimits(_Line, frozen=True, forbid_unknown_fields=True):
     max_batches: Annotated[int, Meta(ge=0, le=1_000_000)] | None = None
     smallest_cohort: Annotated[int, Meta(ge=1, le=limits.PARTIES)] | None = None
     modes: Annotated[tuple[Mode, ...], Meta(min_length=1)] = SAFE_MODES
+    """Modes this site takes part in; `plain` only if it stands here, where the site gives updates."""
     max_refusals: Annotated[int, Meta(ge=0, le=1_000_000)] | None = None
     """Refusals after which this site takes part in no further round of a session: each refusal tells the model owner
     one bit about a question of its choosing."""
@@ -161,9 +162,7 @@ class Site(_Line, frozen=True, forbid_unknown_fields=True):
         self._check_limits(charter)
         if self.owner is not None:
             self._check_owner(self.owner, charter)
-        if name is None or charter.party(name).role is Role.DATA_OWNER:
-            # It is about this site's updates; the others' consent to a mode is their signature under the charter.
-            self._check_mode(charter.rules.mode)
+        self._check_mode(charter.rules.mode, updates=name is None or charter.party(name).role is Role.DATA_OWNER)
         if name is None:
             return
         role = charter.party(name).role
@@ -179,13 +178,24 @@ class Site(_Line, frozen=True, forbid_unknown_fields=True):
             raise SiteFileError(f"tasks: {name} is a secure worker, which never trains or scores anything")
 
     def refuses(
-        self, charter: Charter, *, task: str, epochs: int, batches: int, cohort_size: int, mode: Mode
+        self,
+        charter: Charter,
+        *,
+        task: str,
+        epochs: int,
+        batches: int,
+        cohort_size: int,
+        mode: Mode,
+        updates: bool = True,
     ) -> str | None:
-        """Say why this site takes no part in such a round, or return None. For the local log; never sent."""
+        """Say why this site takes no part in such a round, or return None. For the local log; never sent.
+
+        `updates` says whether an update of this site is asked for: an evaluator gives none.
+        """
         own, rules = self.limits, charter.rules
         if mode is not rules.mode:
             return f"mode {mode.value} is not the charter's"
-        if mode not in own.modes:
+        if not self._agrees_to(mode, updates=updates):
             return f"mode {mode.value} is not one of limits.modes"
         allowed = rules.training.tasks if own.tasks is None else own.tasks
         if (allowed or own.tasks is not None) and task not in allowed:
@@ -223,8 +233,12 @@ class Site(_Line, frozen=True, forbid_unknown_fields=True):
         if beyond:
             raise SiteFileError(f"limits.tasks: {beyond[0]} is laxer than the charter, which does not allow it")
 
-    def _check_mode(self, mode: Mode) -> None:
-        if mode not in self.limits.modes:
+    def _agrees_to(self, mode: Mode, *, updates: bool) -> bool:
+        # The default is about this site's updates; the others' consent to a mode is their signature under the charter.
+        return mode in self.limits.modes or (not updates and self.limits.modes == SAFE_MODES)
+
+    def _check_mode(self, mode: Mode, *, updates: bool) -> None:
+        if not self._agrees_to(mode, updates=updates):
             raise SiteFileError(
                 f"limits.modes: the charter's mode is {mode.value}, which this site does not take part in"
                 + (' unless it says modes = ["plain"]' if mode is Mode.PLAIN else "")

@@ -254,6 +254,7 @@ class Recipient(Machine):
             batches=question.training.batches,
             cohort_size=cohort,
             mode=self.charter.rules.mode,
+            updates=self.purpose is Purpose.TRAIN,
         )
 
     def _admit(self, peer: str, message: Invitation, now: float) -> Asked:

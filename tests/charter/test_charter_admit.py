@@ -6,7 +6,7 @@ import pytest
 from tertium.crypto import identity as identities
 from tertium.crypto.identity import Identity
 from tertium.protocol import charter as charters
-from tertium.protocol.charter import Mode, SchemeName, SignatureState
+from tertium.protocol.charter import Mode, Role, SchemeName, SignatureState
 from tertium.protocol.errors import CharterError
 
 
@@ -173,8 +173,11 @@ def test_who_is_not_in_the_charter_or_has_other_keys_is_refused(federation: Any)
 
 
 def test_a_reserved_mode_is_refused_last_and_not_recorded(federation: Any) -> None:
-    federation.write(federation.charter(rules=federation.rules(mode=Mode.MASKED, scheme=SchemeName(name="masked"))))
-    refused(federation, "mode masked is reserved")
+    second = federation.party("judge", role=Role.SECURE_WORKER, control="tcp://h:1", bulk="tcp://h:2")
+    parties = (*(federation.party(name) for name in federation.identities if name != "judge"), second)
+    rules = federation.rules(mode=Mode.SHAMIR, scheme=SchemeName(name="shamir"))
+    federation.write(federation.charter(rules=rules, parties=parties))
+    refused(federation, "mode shamir is reserved")
 
 
 def test_signing_keeps_other_lines_and_can_be_repeated(federation: Any) -> None:

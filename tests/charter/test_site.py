@@ -8,9 +8,10 @@ from hypothesis import strategies as st
 from tertium.protocol import limits
 from tertium.protocol.charter import Arithmetic, Mode, SchemeName, TrainingLimits
 from tertium.protocol.errors import NotInCharter, SiteFileError
-from tertium.protocol.site import Listen, LocalLimits, OwnerPlan, Site, load_site
+from tertium.protocol.site import Listen, LocalLimits, OwnerPlan, Site, TaskEntry, load_site
 from tertium.protocol.training import TrainingPlan, UpdateKind
 
+TASKS = {"digits": TaskEntry(factory="a:B")}
 WHOLE = """\
 [limits]
 tasks = ["digits"]
@@ -76,6 +77,26 @@ def test_an_empty_site_file_is_as_strict_as_the_charter_and_refuses_plain(tmp_pa
     with pytest.raises(SiteFileError, match=r'limits.modes: .* modes = \["plain"\]'):
         site.check_against(plain)
     read(tmp_path, '[limits]\nmodes = ["plain"]').check_against(plain)
+    with pytest.raises(SiteFileError, match=r'limits.modes: .* modes = \["plain"\]'):
+        Site(tasks=TASKS).check_against(plain, "alice")
+    # It is not their update; but who says which modes it takes part in means it.
+    for name in ("third", "judge"):
+        Site(tasks=TASKS if name == "judge" else {}).check_against(plain, name)
+        trusted = Site(tasks=TASKS if name == "judge" else {}, limits=LocalLimits(modes=(Mode.TRUSTED,)))
+        trusted.check_against(federation.charter(), name)
+        with pytest.raises(SiteFileError, match=r"limits.modes: the charter's mode is plain"):
+            trusted.check_against(plain, name)
+
+
+def test_an_evaluator_scores_in_any_mode_its_charter_names(federation: Any) -> None:
+    rules = federation.rules(mode=Mode.PLAIN, scheme=SchemeName(name="plain"), unsafe_plain="a lesson")
+    plain = federation.charter(rules=rules)
+    asked: dict[str, Any] = {"task": "digits", "epochs": 1, "batches": 0, "cohort_size": 3, "mode": Mode.PLAIN}
+    site = Site(tasks=TASKS)
+    assert site.refuses(plain, **asked) == "mode plain is not one of limits.modes"
+    assert site.refuses(plain, **asked, updates=False) is None
+    stricter = Site(tasks=TASKS, limits=LocalLimits(modes=(Mode.TRUSTED,)))
+    assert stricter.refuses(plain, **asked, updates=False) == "mode plain is not one of limits.modes"
 
 
 @pytest.mark.parametrize(

@@ -52,6 +52,7 @@ class Place:
         self.identities = {name: Identity.generate(name) for name in ROLES}
         ports = [f"tcp://127.0.0.1:{port}" for port in free_ports(4)]
         self.at = {"owner": tuple(ports[:2]), "third": tuple(ports[2:])}
+        self.second = Identity.generate("second")
         for name in ROLES:
             folder = root / name
             folder.mkdir(mode=0o755)
@@ -87,17 +88,27 @@ class Place:
         path = path or self.path
         for old in (path, charters.signatures_path(path)):
             old.unlink(missing_ok=True)
+        parties = [self.line(name) for name in ROLES]
+        if mode is Mode.SHAMIR:
+            # The mode that is reserved wants another secure worker, which nobody here runs.
+            public = self.second.public
+            at = {"control": "tcp://127.0.0.1:5", "bulk": "tcp://127.0.0.1:6"}
+            parties.append(
+                Party(name="second", role=Role.SECURE_WORKER, signing=public.signing, curve=public.curve, **at)
+            )
         charter = Charter(
             version=1,
             federation="test",
             serial=serial,
             not_after=datetime.now(UTC) + expires,
             rules=Rules(mode=mode, scheme=SchemeName(name=mode.value), **{"minimum_cohort": 3, **rules}),
-            parties=tuple(self.line(name) for name in ROLES),
+            parties=tuple(parties),
         )
         charters.dump(charter, path)
         for name in signers:
             charters.sign(path, self.identities[name])
+        if mode is Mode.SHAMIR:
+            charters.sign(path, self.second)
         return charter
 
     def admitted(self, name: str) -> None:

@@ -6,6 +6,7 @@ import re
 import stat
 import subprocess
 import sys
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,8 +20,8 @@ from tertium.protocol.errors import CharterError, NotInCharter
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 NAMES = ("alice", "bob", "carol", "owner", "third")
-WHERE = {"owner": 7000, "third": 7100}
-ROLE = {"owner": "model_owner", "third": "secure_worker"}
+WHERE = {"owner": 7000, "third": 7100, "fourth": 7200, "fifth": 7300}
+ROLE = {"owner": "model_owner", **dict.fromkeys(("third", "fourth", "fifth"), "secure_worker")}
 
 
 @pytest.fixture
@@ -150,11 +151,25 @@ def test_every_mistake_is_one_sentence(call: Run, tmp_path: Path, arguments: tup
 
 
 def test_a_charter_that_breaks_a_rule_is_not_written(parties: Run, tmp_path: Path) -> None:
+    assert keygen(parties, "fourth").returncode == 0
     for more, why in (
         (("--minimum-cohort", 2), "unsafe_small_cohort"),
         (("--minimum-cohort", 4), "rules.minimum_cohort: 4 contributors can never"),
         (("--party", "alice/public.toml"), "parties.alice: two parties have this name"),
         (("--mode", "plain"), "unsafe_plain"),
+        (("--unsafe-plain", "a lesson"), "rules.unsafe_plain: belongs to mode plain"),
+        (("--mode", "shamir"), "mode shamir is not there yet: known are additive, masked, plain"),
+        (("--mode", "magic"), "there is no mode 'magic': known are additive"),
+        (("--mode", "dummy"), "dummy"),
+        (("--mode", "additive"), "parties: mode additive shares among at least two secure workers, here is one"),
+        (("--mode", "replicated"), "parties: mode shared shares among at least two secure workers, here is one"),
+        (("--party", "fourth/public.toml"), "parties: mode trusted has exactly one secure worker, this charter 2"),
+        (
+            ("--party", "fourth/public.toml", "--mode", "replicated"),
+            "rules.scheme: the scheme replicated has 3 holder(s), not 2",
+        ),
+        (("--threshold", 2), "rules.scheme: the scheme trusted with 1 holder(s) has the threshold 1, not 2"),
+        (("--threshold", 0), "--threshold"),
         (("--max-weight", 7), "weight rule uniform"),
         (("--value-range", 1e12, "--precision", 1e-12), "rules.arithmetic: "),
         (("--value-range", "nan"), "rules.arithmetic.value_range"),
@@ -166,6 +181,39 @@ def test_a_charter_that_breaks_a_rule_is_not_written(parties: Run, tmp_path: Pat
     ):
         fails(new(parties, *more), 2, why)
     assert not (tmp_path / "charter.toml").exists()
+
+
+@pytest.mark.parametrize(
+    ("mode", "others", "more", "wanted"),
+    [
+        ("masked", (), (), {"mode": "masked", "scheme": {"name": "masked", "version": 1}}),
+        ("plain", (), ("--unsafe-plain", "a lesson"), {"mode": "plain", "unsafe_plain": "a lesson"}),
+        ("additive", ("fourth",), (), {"mode": "additive", "scheme": {"name": "additive", "version": 1}}),
+        (
+            "replicated",
+            ("fourth", "fifth"),
+            ("--threshold", 2),
+            {"mode": "shared", "scheme": {"name": "replicated", "version": 1, "threshold": 2}},
+        ),
+    ],
+)
+def test_one_option_names_the_mode_and_its_scheme(
+    parties: Run,
+    tmp_path: Path,
+    mode: str,
+    others: tuple[str, ...],
+    more: tuple[object, ...],
+    wanted: dict[str, object],
+) -> None:
+    cards = [part for name in others for part in ("--party", f"{name}/public.toml")]
+    for name in others:
+        assert keygen(parties, name).returncode == 0
+    made = new(parties, "--mode", mode, *more, *cards)
+    assert made.returncode == 0, made.stderr
+    assert ("UNSAFE" in made.stderr) is (mode == "plain")
+    rules = tomllib.loads((tmp_path / "charter.toml").read_text())["rules"]
+    assert {name: rules[name] for name in wanted} == wanted
+    assert "digest" not in rules["scheme"]
 
 
 def test_options_reach_the_charter(parties: Run) -> None:

@@ -164,7 +164,7 @@ def test_a_folder_and_a_site_file_that_others_can_write(place: Place, doctor: Do
         ({"expires": timedelta(days=6)}, "expiry", "warn", "in 5 days"),
         ({"expires": timedelta(days=-1)}, "expiry", "fail", "expired on"),
         ({"signers": ("alice", "third")}, "signatures", "fail", "not signed by bob, carol, owner, tester"),
-        ({"mode": Mode.MASKED}, "mode", "fail", "reserved"),
+        ({"mode": Mode.SHAMIR}, "mode", "fail", "reserved"),
         ({"minimum_cohort": 2, "unsafe_small_cohort": "a lesson"}, "charter", "warn", "because: a lesson"),
     ],
 )
@@ -223,7 +223,7 @@ def test_a_serial_is_held_against_the_last_run_and_not_recorded(place: Place, do
 
 
 @pytest.mark.parametrize(
-    "also", [{"expires": timedelta(days=-1)}, {"signers": ("bob",)}, {"mode": Mode.MASKED}, {"signers": ()}]
+    "also", [{"expires": timedelta(days=-1)}, {"signers": ("bob",)}, {"mode": Mode.SHAMIR}, {"signers": ()}]
 )
 def test_an_older_serial_is_seen_beside_what_else_is_wrong(
     place: Place, doctor: Doctor, also: dict[str, object]

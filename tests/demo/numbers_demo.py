@@ -11,6 +11,7 @@ from tertium.cli.demos import launcher
 from tertium.cli.demos.play import play
 from tertium.cli.demos.recipes import Act, Member, Recipe
 from tertium.cli.errors import run
+from tertium.cli.trust import trust
 from tertium.learning.numpy_task import NumpyTask, NumpyTrainer
 from tertium.protocol.charter import Role
 from tertium.protocol.site import OwnerPlan
@@ -80,6 +81,8 @@ def numbers(faults: dict[str, str]) -> Recipe:
 @click.option("--rounds", type=int)
 @click.option("--seed", type=int, default=0)
 @click.option("--json", "as_json", is_flag=True)
+@click.option("--mode", default="trusted")
+@click.option("--secure-workers", type=int)
 @click.option("--notice", type=float)
 @click.option("--fault", "faults", type=(str, click.Choice(FAULTS)), multiple=True)
 def main(
@@ -87,15 +90,16 @@ def main(
     rounds: int | None,
     seed: int,
     as_json: bool,
+    mode: str,
+    secure_workers: int | None,
     notice: float | None,
     faults: tuple[tuple[str, str], ...],
 ) -> int:
     """Play the numbers demo."""
     if notice is not None:
         launcher.NOTICE = notice
-    return play(
-        numbers(dict(faults)), mode="trusted", rounds=rounds, seed=seed, out=out, as_json=as_json, verbose=False
-    )
+    trusted = trust(mode, secure_workers)
+    return play(numbers(dict(faults)), trusted, rounds=rounds, seed=seed, out=out, as_json=as_json, verbose=False)
 
 
 if __name__ == "__main__":

@@ -12,8 +12,9 @@ from tertium import cli
 from tertium.cli.demos import folder as folders
 from tertium.cli.demos.launcher import Line, command
 from tertium.cli.demos.picture import draw
-from tertium.cli.demos.recipes import RECIPES, TOY_INPUTS, TOY_TARGETS, Recipe
+from tertium.cli.demos.recipes import RECIPES, TOY_INPUTS, TOY_TARGETS, Recipe, in_trust
 from tertium.cli.demos.screen import Panes, Plain, Quiet, printable
+from tertium.cli.trust import trust
 from tertium.crypto.identity import Identity
 from tertium.protocol import charter as charters
 from tertium.protocol.charter import Role
@@ -27,9 +28,18 @@ def recipe(request: pytest.FixtureRequest) -> Recipe:
     return RECIPES[request.param]
 
 
-def test_every_file_of_a_run_folder_is_one_the_parties_accept(recipe: Recipe, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("mode", "workers"), [("trusted", 1), ("masked", 1), ("additive", 3), ("replicated", 3), ("plain", 1)]
+)
+def test_every_file_of_a_run_folder_is_one_the_parties_accept(
+    recipe: Recipe, tmp_path: Path, mode: str, workers: int
+) -> None:
+    trusted = trust(mode, workers)
+    recipe = in_trust(recipe, trusted)
     acts = recipe.acts(recipe.rounds, 5)
-    made = folders.write_parties(recipe, tmp_path, acts[0].plan)
+    made = folders.write_parties(recipe, trusted, tmp_path, acts[0].plan)
+    assert len(made.secure_workers) == workers
+    assert made.rules.scheme.name == mode
     for member in recipe.members:
         identity = Identity.load(tmp_path / member.name / "secret.toml")
         state = tmp_path / member.name / "state"
@@ -131,8 +141,15 @@ def test_refusals_are_one_sentence(
     monkeypatch.chdir(tmp_path)
     assert "demos: digits, toy" in refused(capfd, "mnist")
     assert "demos: digits, toy" in refused(capfd, "halfplane")
-    assert "this release runs mode trusted" in refused(capfd, "toy", "--mode", "masked")
-    assert "there is no mode" in refused(capfd, "toy", "--mode", "magic")
+    assert "mode shamir is not there yet: known are additive, masked, plain" in refused(
+        capfd, "toy", "--mode", "shamir"
+    )
+    assert "there is no mode 'magic': known are additive" in refused(capfd, "toy", "--mode", "magic")
+    assert "the scheme dummy hides nothing" in refused(capfd, "toy", "--mode", "dummy")
+    assert "has 1 holder(s), not 2" in refused(capfd, "toy", "--secure-workers", "2")
+    assert "has 2 to 16 holder(s), not 1" in refused(capfd, "toy", "--mode", "additive", "--secure-workers", "1")
+    assert "has 3 holder(s), not 2" in refused(capfd, "toy", "--mode", "replicated", "--secure-workers", "2")
+    assert "--secure-workers" in refused(capfd, "toy", "--secure-workers", "0")
     assert "--rounds" in refused(capfd, "toy", "--rounds", "0")
     assert "--seed" in refused(capfd, "toy", "--seed", "-1")
     full = tmp_path / "full"
@@ -148,7 +165,7 @@ def test_help_has_an_example(capfd: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["demo", "--help"]) == 0
     out, _ = capfd.readouterr()
     assert "tertium demo toy" in out
-    for option in ("--mode", "--rounds", "--seed", "--out", "--json"):
+    for option in ("--mode", "--secure-workers", "--rounds", "--seed", "--out", "--json"):
         assert option in out
 
 

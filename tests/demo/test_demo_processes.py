@@ -20,6 +20,40 @@ PARTIES = {
 }
 LONG = ("--rounds", "5000")
 Numbers = Callable[..., Any]
+WHO_SAW_WHAT = {
+    "trusted": (
+        ("--mode", "trusted"),
+        (
+            "third (secure worker) opened each single update of alice, bob, charlie, 6 in all: it is trusted",
+            "owner (model owner) got 2 sums, each over 3 updates, and 0 single ones.",
+            "Who can read one update: the secure worker.",
+        ),
+    ),
+    "masked": (
+        ("--mode", "masked"),
+        (
+            "third (secure worker) opened 6 updates of alice, bob, charlie, each under a mask it does not know.",
+            "owner (model owner) got 2 partial sums, each over 3 updates, and 6 masks' seeds.",
+            "Who can read one update: the secure worker with the model owner.",
+        ),
+    ),
+    "additive": (
+        ("--mode", "additive", "--secure-workers", "2"),
+        (
+            "third1, third2 (secure workers) opened 12 shares of the updates of alice, bob, charlie, each of them",
+            "owner (model owner) got 4 partial sums, each over 3 updates, and 0 single ones.",
+            "Who can read one update: both secure workers together.",
+        ),
+    ),
+    "plain": (
+        ("--mode", "plain"),
+        (
+            "owner (model owner) opened each single update of alice, bob, charlie: nothing is hidden from it.",
+            "Who can read one update: the model owner.",
+        ),
+    ),
+}
+"""By mode: the flag, and what two rounds of three data owners end with."""
 
 pytestmark = [
     pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="looks for processes in /proc"),
@@ -66,8 +100,8 @@ def test_runs_five_processes_to_the_end(numbers: Numbers) -> None:
 def test_says_who_saw_what_as_counted_and_shows_garbage_as_text(numbers: Numbers) -> None:
     demo = numbers("--rounds", "2", "--fault", "bob", "noise")
     assert demo.wait() == 0, demo.err
-    assert "third (secure worker) opened each single update of alice, bob, charlie, 6 in all" in demo.out
-    assert "owner (model owner) got 2 sums, each over 3 updates, and 0 single ones" in demo.out
+    for line in WHO_SAW_WHAT["trusted"][1]:
+        assert line in demo.out
     for data_owner in ("alice", "bob", "charlie"):
         assert re.search(rf"^{data_owner} +\| round 2: trained on 16 examples, loss", demo.out, re.MULTILINE)
     assert 'bob     | {"event":"nonsense"}' in demo.out
@@ -83,6 +117,20 @@ def test_one_seed_gives_one_model(numbers: Numbers) -> None:
         assert "seed = 7" in (demo.run / "owner/site.toml").read_text()
         models.append((demo.run / "model.safetensors").read_bytes())
     assert models[0] == models[1]
+
+
+def test_one_flag_changes_who_saw_what_and_never_the_model(numbers: Numbers) -> None:
+    models = {}
+    for mode, (flags, lines) in WHO_SAW_WHAT.items():
+        demo = numbers("--rounds", "2", "--seed", "7", *flags)
+        assert demo.wait() == 0, demo.err
+        for line in lines:
+            assert line in demo.out, (mode, demo.out[-2000:])
+        assert ("UNSAFE: the model owner reads every single update" in demo.out) is (mode == "plain")
+        assert json.loads((demo.run / "summary.json").read_text())["mode"] == mode
+        models[mode] = (demo.run / "model.safetensors").read_bytes()
+    assert len(models) == 4
+    assert set(models.values()) == {models["trusted"]}
 
 
 @pytest.mark.parametrize("party", ["owner", "bob", "third"])

@@ -30,6 +30,16 @@ def test_toy_learns_in_two_acts(demo: Callable[..., Any]) -> None:
     assert (summary["rounds"], summary["accuracy"]) == (11, 1.0)
 
 
+def test_toy_makes_the_same_model_in_every_mode(demo: Callable[..., Any]) -> None:
+    models = []
+    for flags in ((), ("--mode", "additive", "--secure-workers", "2")):
+        run = demo(TERTIUM, "toy", "--rounds", "2", "--seed", "5", "--json", *flags)
+        assert run.wait(within=120) == 0, run.err
+        models.append((run.run / "model.safetensors").read_bytes())
+        assert run.gone()
+    assert models[0] == models[1]
+
+
 def test_digits_with_one_seed_give_one_model(demo: Callable[..., Any]) -> None:
     models, learned = [], []
     for seed in ("1", "1"):

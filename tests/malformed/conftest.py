@@ -78,6 +78,13 @@ class Place:
         }
         return Charter(**{**said, **changes})
 
+    def reserved(self) -> Charter:
+        """A charter of the mode that is reserved, in which the judge is a second secure worker."""
+        second = self.party("judge", role=Role.SECURE_WORKER, control="tcp://h:1", bulk="tcp://h:2")
+        parties = (*(self.party(name) for name in ROLES if name != "judge"), second)
+        rules = Rules(mode=Mode.SHAMIR, scheme=SchemeName(name="shamir"), minimum_cohort=3)
+        return self.charter(serial=6, rules=rules, parties=parties)
+
     def write(self, charter: Charter, signers: tuple[str, ...] = tuple(ROLES)) -> None:
         """Put a charter in the place of the one that is there, with these signatures."""
         self.path.unlink(missing_ok=True)

@@ -10,7 +10,7 @@ import pytest
 from tertium.crypto.identity import Identity
 from tertium.protocol import charter as charters
 from tertium.protocol import limits
-from tertium.protocol.charter import Mode, SchemeName
+from tertium.protocol.charter import SchemeName
 from tertium.protocol.errors import CharterError
 
 # `place` is the fixture of conftest.py; conftest cannot be imported for its types.
@@ -458,8 +458,8 @@ UNWELCOME: dict[str, tuple[Spoil, str, int]] = {
     "another key of somebody else": (rekeyed("bob", "signing"), "not signed by bob", 1),
     "without us": (renamed, "alice is not a party of this charter", 0),
     "of a mode that is reserved": (
-        lambda p: p.write(p.charter(serial=6, rules=rules(p, mode=Mode.MASKED, scheme=SchemeName(name="masked")))),
-        "rules.mode: mode masked is reserved",
+        lambda p: p.write(p.reserved()),
+        "rules.mode: mode shamir is reserved",
         0,
     ),
     "of a scheme that is unknown": (

@@ -7,12 +7,13 @@ import pytest
 from tertium.crypto.labels import Label
 from tertium.owner.machine import ModelOwner
 from tertium.protocol.charter import Role
-from tertium.protocol.errors import IllegalMessage
-from tertium.protocol.exchange import MAY_SEND
+from tertium.protocol.errors import IllegalMessage, WrongRole
+from tertium.protocol.exchange import MAY_SEND, TO_AN_OWNER_THAT_HOLDS
 from tertium.protocol.journal import Journal
 from tertium.protocol.machine import Machine
-from tertium.protocol.messages import AnyMessage, Credit, Headed, Hello, Message, Ready
+from tertium.protocol.messages import AnyMessage, Closes, Credit, Headed, Hello, Listed, Lists, Message, Ready
 from tertium.protocol.rounds import TABLES, Phase, Step
+from tertium.protocol.seats import Seats
 from tertium.secure_worker.machine import SecureWorker
 from tertium.workers.data_owner import DataOwner
 from tertium.workers.evaluator import Evaluator
@@ -73,11 +74,35 @@ def test_every_phase_of_a_table_can_be_left_and_entered(role: Role) -> None:
     assert reached == set(table)
 
 
-def test_no_handler_of_a_model_owner_takes_an_update() -> None:
-    assert Ready not in handlers(Role.MODEL_OWNER)
+def test_no_handler_of_a_model_owner_takes_an_update(world: Any, sampler: Any) -> None:
+    """What carries a body to it is a release; a share it takes only where its charter's scheme makes it a holder."""
     carried = {kind.__name__ for kind in handlers(Role.MODEL_OWNER) if issubclass(kind, Headed)}
-    assert carried == {"Release"}
+    assert carried == {"Release", "Ready"}
     assert not [row for row in MAY_SEND if row[0] is Label.CONTRIBUTION and row[2] is Role.MODEL_OWNER]
+    assert TO_AN_OWNER_THAT_HOLDS == (Label.CONTRIBUTION, Role.DATA_OWNER, Role.MODEL_OWNER)
+    machine = object.__new__(ModelOwner)
+    machine.charter, machine._seats, machine._intake = world.charter, Seats(world.charter), None
+    for phase in TABLES[Role.MODEL_OWNER]:
+        machine.phase = phase
+        for peer, error in (("alice", IllegalMessage), ("third", WrongRole)):
+            with pytest.raises(error):
+                machine._on_ready(peer, sampler(1).make(Ready), 0.0)
+
+
+def test_what_secure_workers_say_to_each_other_goes_through_the_model_owner() -> None:
+    assert Listed in handlers(Role.MODEL_OWNER)
+    assert {Lists, Closes} <= handlers(Role.SECURE_WORKER)
+    for role in (Role.DATA_OWNER, Role.EVALUATOR):
+        assert not {Listed, Lists, Closes} & handlers(role)
+
+
+def test_a_secure_worker_is_heard_before_it_has_agreed_and_releases_only_after() -> None:
+    """Where there are several, no way leads from collecting to released but by a list and by a Close list."""
+    table = TABLES[Role.SECURE_WORKER]
+    assert table[Phase.COLLECTING][Step.LISTED] is Phase.LISTED
+    assert table[Phase.LISTED][Step.SET_AGREED] is Phase.CLOSED
+    assert table[Phase.CLOSED][Step.SET_CLOSED] is Phase.RELEASED
+    assert Phase.RELEASED not in table[Phase.LISTED].values()
 
 
 def test_updates_go_from_data_owners_to_secure_workers_and_nowhere_else() -> None:

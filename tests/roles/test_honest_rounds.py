@@ -11,11 +11,11 @@ from tertium.crypto.labels import Label
 from tertium.learning.numpy_task import NumpyTask
 from tertium.owner.machine import ModelOwner
 from tertium.protocol import limits
-from tertium.protocol.charter import Arithmetic
+from tertium.protocol.charter import Arithmetic, Mode, SchemeName
 from tertium.protocol.messages import OpenRound, RoundStatement
 from tertium.protocol.progress import RoundClosed, RoundDone, RoundOpened, Scored
 from tertium.protocol.rounds import Phase
-from tertium.protocol.site import Optimiser
+from tertium.protocol.site import LocalLimits, Optimiser
 from tertium.protocol.statements import open_signed
 from tertium.protocol.training import UpdateKind, WeightRule
 from tertium.protocol.vector import decode_vector
@@ -187,6 +187,16 @@ def test_an_evaluator_scores_every_round_and_never_gets_an_update(make: Maker) -
     assert all("judge" not in run.statement(number).contributors for number in (1, 2))
 
 
+def test_an_evaluator_scores_in_mode_plain_without_a_word_in_its_site_file(make: Maker) -> None:
+    """Only a site that gives updates has to agree to `plain` in its own file."""
+    rules = make.rules(mode=Mode.PLAIN, scheme=SchemeName(name="plain"), unsafe_plain="a lesson")
+    limits_of = dict.fromkeys(make.names[:3], LocalLimits(modes=tuple(Mode)))
+    run = make(rules=rules, limits_of=limits_of, evaluators={"judge": NumpyTask(party=50, examples=40)})
+    assert set(run.run().values()) == {None}
+    assert [score.examples for score in run.said("owner", Scored) if score.by == "judge"] == [40]
+    assert not [line.text for line in run.said("judge") if "declined" in line.text]
+
+
 def test_an_evaluator_that_is_silent_holds_nothing_up_for_good(make: Maker) -> None:
     run = make(plan=make.plan(rounds=2), evaluators={"judge": NumpyTask(party=50)})
     run.run(until=lambda: run.said("owner", RoundDone))
@@ -246,9 +256,9 @@ def test_the_secure_worker_erases_its_key_before_anything_is_released(make: Make
     states: list[bool] = []
 
     class Worker(SecureWorker):
-        def _release(self, intake: Any, *rest: Any) -> None:
+        def _settle_on(self, intake: Any, *rest: Any) -> None:
             self.key = intake.key
-            super()._release(intake, *rest)
+            super()._settle_on(intake, *rest)
 
         def send(self, peer: str, message: Any) -> None:
             if type(message).__name__ in ("Closed", "Release"):

@@ -50,6 +50,7 @@ def test_a_receipted_contribution_dropped_behind_a_private_close_list_is_noticed
         def _close(self, now: float) -> None:
             self.bobs = self._intake.added.pop("bob")
             self._intake._total -= run.encoded[("bob", self._intake.question.round)]  # it opened it
+            self._intake._in_total.discard("bob")
             super()._close(now)
 
         def send(self, peer: str, message: Any) -> None:

@@ -6,10 +6,11 @@ from typing import Any
 import msgspec
 import pytest
 from tertium.crypto.errors import BadBody
+from tertium.crypto.labels import Label
 from tertium.learning.numpy_task import NumpyTask
 from tertium.learning.task import ServerOptimiser
 from tertium.owner.machine import ModelOwner
-from tertium.protocol.charter import Deadlines
+from tertium.protocol.charter import Deadlines, Mode, SchemeName
 from tertium.protocol.errors import GateShut, MalformedMessage, PeerLost, WrongModel, WrongOpenRound, WrongSender
 from tertium.protocol.machine import Drop, Tell
 from tertium.protocol.messages import (
@@ -74,9 +75,9 @@ def acted(machine: Any) -> list[Any]:
     return [effect for effect in machine.take_effects() if not isinstance(effect, Drop | Tell)]
 
 
-def body(open_round: bytes = ELSEWHERE) -> Any:
+def body(open_round: bytes = ELSEWHERE, label: Label = Label.AGGREGATE) -> Any:
     """A body that is open and authentic, of this round or another."""
-    return SimpleNamespace(header=SimpleNamespace(open_round=open_round), subject=ELSEWHERE)
+    return SimpleNamespace(header=SimpleNamespace(open_round=open_round, label=label), subject=ELSEWHERE)
 
 
 # --- the secure worker
@@ -85,7 +86,7 @@ def body(open_round: bytes = ELSEWHERE) -> Any:
 def test_a_body_of_an_attempt_that_is_over_is_not_added(make: Maker) -> None:
     run, third = halted(make, "third", Phase.COLLECTING)
     total = third._intake._total.copy()
-    third.opened("dave", body(), (memoryview(bytes(total.nbytes)),), run.clock.now)
+    third.opened("dave", body(label=Label.CONTRIBUTION), (memoryview(bytes(total.nbytes)),), run.clock.now)
     assert not third._intake.added
     assert not acted(third)
 
@@ -123,6 +124,23 @@ def test_a_total_of_one_that_released_nothing_is_passed_over(make: Maker) -> Non
     assert owner.phase is Phase.RECEIVING
     assert owner._asking.may_fetch_again("third", ELSEWHERE, PeerLost("gone")) is None
     owner.transfer_failed("third", ELSEWHERE, BadBody("spoilt"), run.clock.now)
+    assert not acted(owner)
+
+
+def test_a_share_at_a_model_owner_that_holds_none_is_passed_over(make: Maker) -> None:
+    run, owner = halted(make, "owner", Phase.COLLECTING)
+    assert owner._intake is None
+    owner.opened("alice", body(owner._asking.name, Label.CONTRIBUTION), (memoryview(bytes(32)),), run.clock.now)
+    assert owner.phase is Phase.COLLECTING
+    assert not acted(owner)
+
+
+def test_a_share_of_another_attempt_is_not_taken_by_a_model_owner_that_holds_some(make: Maker) -> None:
+    masked = make.rules(mode=Mode.MASKED, scheme=SchemeName(name="masked"))
+    run, owner = halted(make, "owner", Phase.COLLECTING, rules=masked)
+    taken = set(owner._intake.added)
+    owner.opened("dave", body(label=Label.CONTRIBUTION), (memoryview(bytes(32)),), run.clock.now)
+    assert set(owner._intake.added) == taken
     assert not acted(owner)
 
 

@@ -11,6 +11,7 @@ from tertium.crypto.labels import Label
 from tertium.crypto.sealing import RoundKey
 from tertium.learning.numpy_task import NumpyTask
 from tertium.protocol import limits
+from tertium.protocol.charter import Mode, SchemeName
 from tertium.protocol.codec import decode_as
 from tertium.protocol.errors import WrongRole, WrongSender
 from tertium.protocol.exchange import Exchange
@@ -225,7 +226,28 @@ def test_a_model_owner_or_evaluator_that_announces_an_upload(make: Maker, to: st
     sender = "owner" if to == "third" else "judge"
     run.machines[sender].send(to, Ready(head=head))
     assert set(run.run().values()) == {None}
-    assert run.refused(to) == ["wrong-role" if to == "third" else "illegal-message"]
+    assert run.refused(to) == ["wrong-role"]
+    assert run.released == [1]
+
+
+@pytest.mark.parametrize("mode", ["trusted", "additive", "masked"])
+def test_a_data_owner_that_announces_its_update_to_the_model_owner(make: Maker, mode: str) -> None:
+    """Where it holds nothing it takes nothing; in `masked` it takes a share of its own, and no vector for another."""
+    workers = ("first", "second") if mode == "additive" else ("third",)
+
+    class Astray(DataOwner):
+        def send(self, peer: str, said: Any) -> None:
+            if isinstance(said, Ready) and peer != "owner":
+                super().send("owner", said)
+            super().send(peer, said)
+
+    rules = make.rules(mode=Mode(mode), scheme=SchemeName(name=mode))
+    run = make(4, machines={"bob": Astray}, rules=rules, workers=workers)
+    assert set(run.run().values()) == {None}
+    assert len(run.refused("owner")) == len(workers)
+    assert set(run.refused("owner")) == ({"wrong-recipient"} if mode == "masked" else {"illegal-message"})
+    opened = {each.payload for each in run.handled["owner"] if not each.sealed and each.label is Label.CONTRIBUTION}
+    assert opened == ({32} if mode == "masked" else set())
     assert run.released == [1]
 
 
