@@ -237,12 +237,11 @@ class Asking:
         if statement.holder != peer or signed.signer != peer or statement.open_round != self.name:
             raise WrongOpenRound("states the outcome of another round", party=peer)
         release, (name, close) = self.releases.get(peer), self.closes.get(peer, (b"", None))
-        if (
-            release is None
-            or close is None
-            or (statement.close, statement.contributors) != (name, close.contributors)
-            or (statement.release, statement.commitment) != (release.subject, release.header.commitment)
-        ):
+        if release is None or close is None:
+            # After our restart the question may be open again between its release and its statement, sent before.
+            raise IllegalMessage("states an outcome before it releases", party=peer)
+        closed, sealed = (name, close.contributors), (release.subject, release.header.commitment)
+        if (statement.close, statement.contributors) != closed or (statement.release, statement.commitment) != sealed:
             raise SplitView("states another outcome than it released", party=peer)
         self.statements[peer] = signed
 

@@ -124,6 +124,9 @@ class SecureWorker(SecureSession):
             if self._list is not None:
                 self.send(peer, Listed(list=self._list))
         elif self._memory.agreed and self._memory.release is not None:
+            # It was restarted, perhaps before every other had the lists: they wait for ours as well.
+            if self._memory.release.listed is not None:
+                self.send(peer, Listed(list=self._memory.release.listed))
             self.send(peer, Closed(close=self._memory.release.close))
         elif self._memory.released:
             # Attested and over, and the record never arrived: the cosignatures were in memory, so all sign again.
@@ -295,6 +298,7 @@ class SecureWorker(SecureSession):
             sealed.commitment,
             sign(self.identity, statement),
             decided=self._alone,
+            listed=self._list,
         )
         for subject in broken:
             self.effect(Drop(subject))

@@ -67,6 +67,8 @@ class ReleaseKept(Entry, frozen=True):
     statement: Signed
     attested: bool = False
     decided: bool = True
+    listed: Signed | None = None
+    """What we counted, where others have to know it too: a model owner that was restarted passes it on again."""
 
 
 class Memory:

@@ -12,7 +12,7 @@ from ..protocol.messages import (
     Message,
     Release,
 )
-from .federation import OWNER, THIRD
+from .federation import OWNER
 
 if TYPE_CHECKING:
     from .world import World
@@ -87,30 +87,31 @@ class RunsRecover(Invariant):
 
 
 class AgreedOutcome(Invariant):
-    """The model owner is content only if every round was released; whoever else is content saw a signed end."""
+    """The model owner is content only if every secure worker released every round; none aborts what it released."""
 
     why = "a partial result that looks like a whole one is worse than none"
 
     def __init__(self, world: "World") -> None:
         super().__init__(world)
-        self._released: set[int] = set()
+        self._released: dict[str, set[int]] = {name: set() for name in world.scenario.workers}
 
     def applies(self) -> bool:
-        """An honest model owner and secure worker."""
-        return self.world.honest(OWNER, THIRD)
+        """An honest model owner and honest secure workers."""
+        return self.world.honest(OWNER) and self.world.honest_workers()
 
     def said(self, name: str, peer: str, message: Message) -> None:
         """Note what was released; an abort of a released round would be a lie."""
-        if isinstance(message, Release) and name == THIRD:
-            self._released.add(decode_as(Header, message.head.header).round)
-        elif isinstance(message, Aborted) and name == THIRD:
+        if isinstance(message, Release) and name in self._released:
+            self._released[name].add(decode_as(Header, message.head.header).round)
+        elif isinstance(message, Aborted) and name in self._released:
             abort = decode_as(Abort, message.abort.statement)
-            if abort.round in self._released:
+            if abort.round in self._released[name]:
                 self.broken(f"round {abort.round} is aborted after its release")
 
     def ended(self, name: str, error: str | None) -> None:
         """Hold the model owner's success to the releases."""
-        missing = set(range(1, self.world.scenario.rounds + 1)) - self._released
+        wanted = range(1, self.world.scenario.rounds + 1)
+        missing = {number for number in wanted if any(number not in rounds for rounds in self._released.values())}
         if name == OWNER and error is None and missing:
             self.broken(f"the model owner is content without round {min(missing)}")
 

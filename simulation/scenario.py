@@ -3,6 +3,8 @@
 Families, drawn by weight, so that every kind of trouble is also met alone: a failure with one cause is read sooner.
 Adding a draw changes what later seeds mean, and nothing depends on which seed means what: draws that belong together
 come from one generator of their own (`_stream`), so that an addition to one kind leaves the others alone.
+
+Where somebody lies the mode is `trusted`: what liars can do in the others is in `tests/roles/test_committees.py`.
 """
 
 from dataclasses import dataclass, replace
@@ -10,7 +12,7 @@ from random import Random
 
 from ..protocol import limits
 from ..protocol.charter import Arithmetic, Deadlines, Mode, Role, Rules, SchemeName
-from ..protocol.journal import WRITES
+from ..protocol.journal import WRITES, Write
 from ..protocol.site import Optimiser, OwnerPlan
 from ..protocol.training import UpdateKind, WeightRule
 from .crashes import CrashPlan
@@ -19,6 +21,8 @@ from .federation import OWNER, THIRD
 from .lies import LIES
 
 NAMES = ("alice", "bob", "carol", "dave", "erin", "frank")
+WORKERS = (THIRD, "fourth", "fifth")
+"""Secure workers; the first of them alone, unless the mode is for several."""
 EVALUATOR = "vera"
 TASK = "regression"
 CALM = Trouble()
@@ -37,7 +41,11 @@ SENT = {
     Role.DATA_OWNER: ("Acceptance", "Fetch", "Ready", "Cosign"),
     Role.EVALUATOR: ("Acceptance", "Fetch", "Evaluated"),
 }
-"""What each role sends in an honest round: the places of a crash at a send."""
+"""What each role sends in an honest round, in every mode: the places of a crash at a send."""
+SENT_AMONG_SEVERAL = {Role.MODEL_OWNER: ("Lists", "Closes"), Role.SECURE_WORKER: ("Listed",)}
+"""What is sent besides where several secure workers have to agree on a set."""
+SENT_WITH_A_SEAT = {Role.MODEL_OWNER: ("Receipted",)}
+"""What is sent besides where the model owner holds shares."""
 OTHER_EFFECTS = ("Provide", "Expect", "Permit", "Dial", "Drop", "Work", "Finish")
 
 
@@ -69,6 +77,8 @@ class Scenario:
     evaluator: bool = False
     cohort: int = 0
     stable: int | None = None
+    mode: Mode = Mode.TRUSTED
+    workers: tuple[str, ...] = (THIRD,)
     kind: UpdateKind = UpdateKind.WEIGHTS
     weights: WeightRule = WeightRule.UNIFORM
     momentum: bool = False
@@ -91,8 +101,8 @@ class Scenario:
         """The charter's rules."""
         by_examples = self.weights is WeightRule.EXAMPLES
         return Rules(
-            mode=Mode.TRUSTED,
-            scheme=SchemeName(name="trusted"),
+            mode=self.mode,
+            scheme=SchemeName(name=self.mode.value),
             minimum_cohort=self.minimum,
             weight_rule=self.weights,
             stable_cohort=self.stable,
@@ -114,6 +124,9 @@ class Scenario:
         """Simulated seconds within which everybody has ended, whatever happens: a bound, not an estimate."""
         each = self.deadlines
         attempt = each.join + each.upload + each.close + each.release + each.statement
+        if len(self.workers) > 1:
+            # For the others' lists a secure worker waits as long as they may take, and then for their Close lists.
+            attempt += 2 * (each.join + each.upload + each.close + each.absence)
         clock = sum(trouble.seconds for trouble in self.clocks if trouble.what != "jumps")
         absent = sum(plan.back_after or 0.0 for plan in self.crashes) + max([at for _, at in self.late], default=0.0)
         attempts = self.rounds * (1 + self.evaluator) + len(self.crashes)
@@ -142,7 +155,8 @@ class Scenario:
             f"{self.kind.value}, weights {self.weights.value}"
             + (f", cohorts of {self.cohort}" if self.cohort else "")
             + (f", stable cohort {self.stable}" if self.stable else "")
-            + (", an evaluator" if self.evaluator else ""),
+            + (", an evaluator" if self.evaluator else "")
+            + ("" if self.mode is Mode.TRUSTED else f", mode {self.mode.value}, {len(self.workers)} secure worker(s)"),
             f"network: {self.trouble.words()}",
         ]
         lines += [plan.words() for plan in self.crashes]
@@ -155,9 +169,20 @@ class Scenario:
     @property
     def roles(self) -> dict[str, Role]:
         """Each party's role, by name."""
-        roles = {OWNER: Role.MODEL_OWNER, THIRD: Role.SECURE_WORKER}
+        roles = {OWNER: Role.MODEL_OWNER, **dict.fromkeys(self.workers, Role.SECURE_WORKER)}
         roles |= dict.fromkeys(self.data_owners, Role.DATA_OWNER)
         return roles | ({EVALUATOR: Role.EVALUATOR} if self.evaluator else {})
+
+    def sent(self, role: Role) -> tuple[str, ...]:
+        """Return what a role sends in an honest round of this mode."""
+        several = SENT_AMONG_SEVERAL.get(role, ()) if len(self.workers) > 1 else ()
+        seated = SENT_WITH_A_SEAT.get(role, ()) if self.mode is Mode.MASKED else ()
+        return (*SENT[role], *several, *seated)
+
+    def writes(self, role: Role) -> tuple[Write, ...]:
+        """Return what a role may write in this mode, sorted by name."""
+        alone = {Write.SET_AGREED} if len(self.workers) == 1 else set()
+        return tuple(sorted(WRITES[role] - alone, key=lambda write: write.name))
 
 
 FAMILIES = {
@@ -173,6 +198,8 @@ FAMILIES = {
     "hostile secure worker": 6,
 }
 """How many of a hundred seeds are of each family."""
+MODES = {(Mode.TRUSTED, 1): 76, (Mode.MASKED, 1): 10, (Mode.ADDITIVE, 2): 8, (Mode.ADDITIVE, 3): 6}
+"""How many of a hundred seeds without a liar run each mode, with so many secure workers."""
 
 
 def _stream(seed: int, what: str) -> Random:
@@ -207,6 +234,9 @@ def draw(seed: int) -> Scenario:
         lies = LIES.get(scenario.roles[scenario.hostile or OWNER], {})
         if lies and base.random() < 0.5:
             scenario = replace(scenario, lie=base.choice(sorted(lies)), rounds=max(2, rounds))
+    else:
+        mode, workers = _stream(seed, "mode").choices(list(MODES), list(MODES.values()))[0]
+        scenario = replace(scenario, mode=mode, workers=WORKERS[:workers])
     everything = family == "everything"
     if everything or family == "network" or (scenario.hostile and base.random() < 0.3):
         scenario = replace(scenario, trouble=_trouble(_stream(seed, "trouble")))
@@ -234,11 +264,11 @@ def _crashes(chance: Random, scenario: Scenario) -> tuple[CrashPlan, ...]:
         party, role = _victim(chance, scenario)
         kind = chance.random()
         if kind < 0.35:
-            at = f"write {chance.choice(sorted(write.name for write in WRITES[role]))}"
+            at = f"write {chance.choice(scenario.writes(role)).name}"
         elif kind < 0.45:
             at = "write"
         elif kind < 0.75:
-            at = f"Send {chance.choice(SENT[role])}"
+            at = f"Send {chance.choice(scenario.sent(role))}"
         elif kind < 0.85:
             at = chance.choice(OTHER_EFFECTS)
         else:
@@ -259,7 +289,7 @@ def _crashes(chance: Random, scenario: Scenario) -> tuple[CrashPlan, ...]:
 
 def _full(chance: Random, scenario: Scenario) -> tuple[CrashPlan, ...]:
     party, role = _victim(chance, scenario)
-    at = chance.choice(["full", *(f"full {write.name}" for write in sorted(WRITES[role], key=lambda w: w.name))])
+    at = chance.choice(["full", *(f"full {write.name}" for write in scenario.writes(role))])
     return (CrashPlan(party, at, chance.choice((1, 1, 2, 3)), back_after=chance.choice((0.3, 1.0, 5.0, None))),)
 
 

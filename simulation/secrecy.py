@@ -10,9 +10,9 @@ from ..crypto.identity import verify
 from ..crypto.labels import Label, frame
 from ..crypto.sealing import RoundKey, key_id
 from ..protocol import limits
-from ..protocol.charter import Role
+from ..protocol.charter import Mode, Role
 from ..protocol.codec import decode_as, encode
-from ..protocol.exchange import MAY_SEND
+from ..protocol.exchange import MAY_SEND, TO_AN_OWNER_THAT_HOLDS
 from ..protocol.journal import Entry, Write
 from ..protocol.lanes.memory_lanes import Delivery
 from ..protocol.messages import (
@@ -29,7 +29,7 @@ from ..protocol.messages import (
 )
 from ..protocol.progress import RefusedProgress
 from .crashes import FaultyJournal
-from .federation import OWNER, THIRD
+from .federation import OWNER
 
 if TYPE_CHECKING:
     from .world import World
@@ -42,7 +42,7 @@ SCRAP = 16
 class UpdatesStayHome(Invariant):
     """No plaintext of one update in any frame, record, journal entry or checkpoint of anybody."""
 
-    why = "one data owner's update may exist at its owner, and in the secure worker's memory, and nowhere else"
+    why = "one data owner's update may exist at its owner, in mode `trusted` at the secure worker, and nowhere else"
 
     def __init__(self, world: "World") -> None:
         super().__init__(world)
@@ -83,7 +83,7 @@ class UpdatesStayHome(Invariant):
 
 
 class OnlyWhoMayOpens(Invariant):
-    """A contribution is opened by the secure worker alone, an aggregate by the model owner, a model by the asked."""
+    """A share is opened by a holder (in mode `masked` the model owner too), an aggregate by the model owner alone."""
 
     why = "what a role may hold is a table; no message may make an honest party open anything else"
 
@@ -91,32 +91,38 @@ class OnlyWhoMayOpens(Invariant):
         """Hold the header to the table."""
         header = decode_as(Header, head.header)
         sender, ours = self.world.roles.get(header.sender), self.world.roles[name]
-        if sender is None or (header.label, sender, ours) not in MAY_SEND or header.recipient != name:
+        seated = {TO_AN_OWNER_THAT_HOLDS} if self.world.scenario.mode is Mode.MASKED else set()
+        if sender is None or (header.label, sender, ours) not in MAY_SEND | seated or header.recipient != name:
             self.broken(f"{name} opens a {header.label.value} of {header.sender} for {header.recipient}")
 
 
 class SealedToTheOffered(Invariant):
-    """An honest data owner seals only to the key that the secure worker offered for that very question."""
+    """An honest data owner seals only to the key that this very holder offered for that very question."""
 
     why = "whoever could put a key of its own in between would read the update"
 
     def __init__(self, world: "World") -> None:
         super().__init__(world)
-        self._offered: dict[bytes, set[bytes]] = {}
+        self._offered: dict[tuple[bytes, str], set[bytes]] = {}
 
     def applies(self) -> bool:
-        """Only an honest secure worker: another may give its keys away."""
-        return self.world.honest(THIRD)
+        """Only honest secure workers: another may give its keys away."""
+        return self.world.honest_workers()
+
+    def asked(self, name: bytes, question: OpenRound) -> None:
+        """A model owner with a seat offers its key with the question."""
+        if self.world.seats.owner is not None:
+            self._offered.setdefault((name, OWNER), set()).add(key_id(question.owner_key))
 
     def said(self, name: str, peer: str, message: Message) -> None:
         """Compare the key in a contribution's header with those that were offered."""
-        if isinstance(message, OfferRound) and name == THIRD:
+        if isinstance(message, OfferRound) and name in self.world.workers:
             offer = decode_as(RoundOffer, message.offer.statement)
-            self._offered.setdefault(offer.open_round, set()).add(key_id(offer.key))
+            self._offered.setdefault((offer.open_round, name), set()).add(key_id(offer.key))
         elif isinstance(message, Ready):
             header = decode_as(Header, message.head.header)
-            if header.recipient_key not in self._offered.get(header.open_round, set()):
-                self.broken(f"{name} seals its update to a key that {THIRD} did not offer")
+            if header.recipient_key not in self._offered.get((header.open_round, peer), set()):
+                self.broken(f"{name} seals its update to a key that {peer} did not offer")
 
 
 class SignedBeforeOpened(Invariant):
@@ -147,7 +153,7 @@ class KeysErased(Invariant):
 
     def said(self, name: str, peer: str, message: Message) -> None:
         """Before a release leaves, no key that opened a contribution may be left."""
-        if name == THIRD and isinstance(message, Release):
+        if name in self.world.workers and isinstance(message, Release):
             self._require(name, "when it releases")
 
     def ended(self, name: str, error: str | None) -> None:
@@ -249,7 +255,10 @@ class BoundedMemory(Invariant):
             return
         incoming, outgoing = len(party._transfers._in), len(party._transfers._out)
         parties = len(self.world.roles)
-        most_in = limits.UPLOADS_IN_FLIGHT if name == THIRD else 1
-        most_out = parties if name == OWNER else 2
+        seats = self.world.seats
+        most_in = limits.UPLOADS_IN_FLIGHT if name in seats.workers else 1
+        if name == OWNER:
+            most_in = len(seats.workers) + (limits.UPLOADS_IN_FLIGHT if seats.owner is not None else 0)
+        most_out = parties if name == OWNER else max(2, len(seats.holders))
         if incoming > most_in or outgoing > most_out:
             self.broken(f"{name} holds {incoming} incoming and {outgoing} outgoing transfers")

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..crypto.ring import from_wire
 from ..protocol import limits
+from ..protocol.charter import Mode
 from ..protocol.codec import decode_as
 from ..protocol.lanes.memory_lanes import Delivery
 from ..protocol.messages import (
@@ -30,7 +31,7 @@ from ..protocol.session import question_digest
 from ..protocol.statements import statement_digest
 from ..protocol.training import model_digest
 from ..protocol.vector import decode_vector
-from .federation import OWNER, THIRD
+from .federation import OWNER
 
 if TYPE_CHECKING:
     from .world import World
@@ -38,25 +39,25 @@ from .invariant import Invariant
 
 
 class OneReleaseASlot(Invariant):
-    """For each session and round one aggregate is released, by one attempt; sent again, it is the same bytes."""
+    """For each session and round a secure worker releases once, in one attempt; sent again, it is the same bytes."""
 
     why = "two sums of one round differ by somebody's update"
 
     def __init__(self, world: "World") -> None:
         super().__init__(world)
-        self._heads: dict[tuple[bytes, int], SealedHead] = {}
+        self._heads: dict[tuple[str, bytes, int], SealedHead] = {}
         self._bodies: dict[bytes, dict[int, bytes]] = {}
         self._at: dict[Any, int] = {}
 
     def applies(self) -> bool:
-        """Only an honest secure worker."""
-        return self.world.honest(THIRD)
+        """Only honest secure workers."""
+        return self.world.honest_workers()
 
     def said(self, name: str, peer: str, message: Message) -> None:
         """Compare each release with the first of its slot."""
-        if isinstance(message, Release) and name == THIRD:
+        if isinstance(message, Release) and name in self.world.workers:
             header = decode_as(Header, message.head.header)
-            slot = (header.session, header.round)
+            slot = (name, header.session, header.round)
             if self._heads.setdefault(slot, message.head) != message.head:
                 self.broken(f"round {header.round} is released twice, and not with the same bytes")
             self._bodies.setdefault(message.head.subject, {})
@@ -66,7 +67,7 @@ class OneReleaseASlot(Invariant):
     def carried(self, delivery: Delivery) -> None:
         """Compare each record of a released body with the first time it was sent."""
         wire = delivery.wire
-        if wire.subject in self._bodies and delivery.source == THIRD and delivery.end is None:
+        if wire.subject in self._bodies and delivery.source in self.world.workers and delivery.end is None:
             at = self._at[wire] = self._at.get(wire, -1) + 1
             data = bytes(delivery.data)
             if self._bodies[wire.subject].setdefault(at, data) != data:
@@ -83,12 +84,12 @@ class MinimumCohort(Invariant):
         self._closed: dict[bytes, CloseList] = {}
 
     def applies(self) -> bool:
-        """Only an honest secure worker."""
-        return self.world.honest(THIRD)
+        """Only honest secure workers."""
+        return self.world.honest_workers()
 
     def said(self, name: str, peer: str, message: Message) -> None:
         """Hold each release to the Close list that its header names, and that to what was added."""
-        if name != THIRD:
+        if name not in self.world.workers:
             return
         if isinstance(message, Closed):
             self._closed[statement_digest(CloseList, message.close)] = decode_as(CloseList, message.close.statement)
@@ -100,37 +101,41 @@ class MinimumCohort(Invariant):
                 return
             if not header.contributors == len(close.contributors) >= self.world.scenario.minimum:
                 self.broken(f"round {header.round} is released over {', '.join(close.contributors) or 'nobody'}")
-            if set(close.contributors) - set(self.world.added.get(close.open_round, {})):
+            if set(close.contributors) - self.world.taken.get((close.open_round, name), set()):
                 self.broken(f"round {header.round} is closed over somebody whose update was never added")
 
 
 class OneContributorSet(Invariant):
-    """All signed Close lists of a slot name one set, and every honest cosigner signed exactly that."""
+    """All Close lists of a slot (an attempt, where several agree) name one set, and every honest cosigner signed it."""
 
     why = "whoever is told another set than was summed is deceived about who it hides among"
 
     def __init__(self, world: "World") -> None:
         super().__init__(world)
-        self._sets: dict[tuple[bytes, int], Signed] = {}
+        self._sets: dict[tuple[bytes, int], CloseList] = {}
+        self._signed: dict[tuple[str, bytes, int], Signed] = {}
         self._slots: dict[bytes, tuple[bytes, int]] = {}
         self._statements: dict[bytes, RoundStatement] = {}
 
     def applies(self) -> bool:
         """An honest secure worker; a lie of it is found by others, which tests of their own show."""
-        return self.world.honest(THIRD, OWNER)
+        return self.world.honest(OWNER) and self.world.honest_workers()
 
     def asked(self, name: bytes, question: OpenRound) -> None:
         """Remember which slot a question is of."""
-        self._slots[name] = (question.session, question.round)
+        alone = len(self.world.workers) == 1
+        self._slots[name] = (question.session, question.round) if alone else (name, 0)
 
     def said(self, name: str, peer: str, message: Message) -> None:
         """Compare lists, statements and cosignatures."""
-        if isinstance(message, Closed) and name == THIRD:
+        if isinstance(message, Closed) and name in self.world.workers:
             close = decode_as(CloseList, message.close.statement)
             slot = self._slots.get(close.open_round)
-            if slot is None or self._sets.setdefault(slot, message.close) != message.close:
+            if slot is None or self._signed.setdefault((name, *slot), message.close) != message.close:
                 self.broken(f"{peer} is sent another Close list than others, or of no question")
-        elif isinstance(message, RequestCosignature) and name == THIRD:
+            elif not self._sets.setdefault(slot, close).same_set(close):
+                self.broken(f"{name} closes over another set than another secure worker")
+        elif isinstance(message, RequestCosignature) and name in self.world.workers:
             statement = decode_as(RoundStatement, message.statement.statement)
             self._statements[statement_digest(RoundStatement, message.statement)] = statement
         elif isinstance(message, Cosign):
@@ -138,12 +143,12 @@ class OneContributorSet(Invariant):
             closed = None if known is None else self._sets.get(self._slots.get(known.open_round, (b"", 0)))
             if known is None or closed is None:
                 self.broken(f"{name} cosigns what nobody asked for")
-            elif decode_as(CloseList, closed.statement).contributors != known.contributors:
+            elif closed.contributors != known.contributors:
                 self.broken(f"{name} cosigns another contributor set than was closed")
 
 
 class ReceiptMeansCounted(Invariant):
-    """Who holds a receipt of the attempt that was released is in its sum."""
+    """Who holds a receipt of whoever counts it, of the attempt that was released, is in its sum."""
 
     why = "a receipt is a promise; dropping a receipted contribution must not be possible in silence"
 
@@ -152,16 +157,18 @@ class ReceiptMeansCounted(Invariant):
         self._receipted: dict[bytes, dict[str, bytes]] = {}
 
     def applies(self) -> bool:
-        """Only an honest secure worker."""
-        return self.world.honest(THIRD)
+        """Only honest secure workers."""
+        return self.world.honest_workers()
 
     def said(self, name: str, peer: str, message: Message) -> None:
         """Compare receipts with the Close list of the same question."""
-        if name != THIRD:
+        if name not in self.world.workers:
             return
         if isinstance(message, Receipted):
             receipt = decode_as(Receipt, message.receipt.statement)
-            self._receipted.setdefault(receipt.open_round, {})[receipt.contributor] = receipt.commitment
+            question = self.world.admitted.get(receipt.open_round)
+            if question is None or self.world.seats.counting(question, receipt.contributor) == name:
+                self._receipted.setdefault(receipt.open_round, {})[receipt.contributor] = receipt.commitment
             if peer != receipt.contributor:
                 self.broken(f"the receipt of {receipt.contributor} is sent to {peer}")
         elif isinstance(message, Closed):
@@ -184,11 +191,11 @@ class OneModelOneSet(Invariant):
 
     def applies(self) -> bool:
         """An honest secure worker. Questions of a hostile model owner are looked up where that worker added."""
-        return self.world.honest(THIRD)
+        return self.world.honest_workers()
 
     def said(self, name: str, peer: str, message: Message) -> None:
         """Compare the set of each release with the first of its model."""
-        if name != THIRD:
+        if name not in self.world.workers:
             return
         if isinstance(message, Closed):
             self._closed[statement_digest(CloseList, message.close)] = decode_as(CloseList, message.close.statement)
@@ -209,8 +216,8 @@ class ExactSum(Invariant):
         self._closed: dict[bytes, tuple[str, ...]] = {}
 
     def applies(self) -> bool:
-        """An honest secure worker: who lies about a sum is found by the verified sum, which is not built yet."""
-        return self.world.honest(THIRD, OWNER)
+        """Honest secure workers: who lies about a sum is found by the verified sum, which is not built yet."""
+        return self.world.honest(OWNER) and self.world.honest_workers()
 
     def added_up(self, open_round: bytes, name: str, question: OpenRound, words: bytes) -> None:
         """Hold what the secure worker adds to what that data owner encoded."""
@@ -220,7 +227,7 @@ class ExactSum(Invariant):
 
     def said(self, name: str, peer: str, message: Message) -> None:
         """Note the closed sets."""
-        if isinstance(message, Closed) and name == THIRD:
+        if isinstance(message, Closed) and name in self.world.workers:
             close = decode_as(CloseList, message.close.statement)
             self._closed[close.open_round] = close.contributors
 
@@ -233,8 +240,13 @@ class ExactSum(Invariant):
 
 
 def plain_sum(world: "World", open_round: bytes, question: OpenRound, names: Sequence[str]) -> list[int] | None:
-    """Return the sum of these vectors as Python integers, modulo the word size; None if one is missing."""
+    """Return the sum of these vectors as Python integers, modulo the word size; None if one is missing.
+
+    Of vectors that were added where that can be seen, in mode `trusted`; in the others, of those that were encoded.
+    """
     vectors = [world.added.get(open_round, {}).get(name) for name in names]
+    if world.scenario.mode is not Mode.TRUSTED:
+        vectors = [world.encoded.get((name, question.session, question.round)) for name in names]
     if not vectors or None in vectors:
         return None
     rows = [from_wire(question.plan, memoryview(each or b""), question.words).tolist() for each in vectors]
@@ -300,11 +312,11 @@ class SameQuestion(Invariant):
     def __init__(self, world: "World") -> None:
         super().__init__(world)
         self._asked: dict[tuple[bytes, int, Purpose], list[OpenRound]] = {}
-        self._receipted: dict[bytes, set[str]] = {}
+        self._receipted: dict[tuple[bytes, str], set[str]] = {}
 
     def applies(self) -> bool:
-        """An honest model owner and secure worker."""
-        return self.world.honest(OWNER, THIRD)
+        """An honest model owner and honest secure workers."""
+        return self.world.honest(OWNER) and self.world.honest_workers()
 
     def asked(self, name: bytes, question: OpenRound) -> None:
         """Compare with the attempts before."""
@@ -319,11 +331,11 @@ class SameQuestion(Invariant):
 
     def said(self, name: str, peer: str, message: Message) -> None:
         """Hold the abort in an offer to the receipts that were given."""
-        if name != THIRD:
+        if name not in self.world.workers:
             return
         if isinstance(message, Receipted):
             receipt = decode_as(Receipt, message.receipt.statement)
-            self._receipted.setdefault(receipt.open_round, set()).add(receipt.contributor)
+            self._receipted.setdefault((receipt.open_round, name), set()).add(receipt.contributor)
         elif isinstance(message, OfferRound):
             offer = decode_as(RoundOffer, message.offer.statement)
             question = self.world.questions.get(offer.open_round)
@@ -333,20 +345,20 @@ class SameQuestion(Invariant):
                 if offer.aborted is not None:
                     self.broken("the first attempt comes with an abort")
             else:
-                self._hold(question, offer)
+                self._hold(name, question, offer)
 
-    def _hold(self, question: OpenRound, offer: RoundOffer) -> None:
+    def _hold(self, holder: str, question: OpenRound, offer: RoundOffer) -> None:
         if offer.aborted is None:
             self.broken(f"attempt {question.attempt} at round {question.round} comes without the abort before it")
             return
         abort = decode_as(Abort, offer.aborted.statement)
-        if (abort.session, abort.round, abort.party) != (question.session, question.round, THIRD):
+        if (abort.session, abort.round, abort.party) != (question.session, question.round, holder):
             self.broken(f"attempt {question.attempt} comes with the abort of something else")
         if abort.attempt >= question.attempt:
             self.broken(f"attempt {question.attempt} comes with the abort of attempt {abort.attempt}")
         given = set()
         for name, each in self.world.questions.items():
             if (each.session, each.round, each.attempt) == (abort.session, abort.round, abort.attempt):
-                given |= self._receipted.get(name, set())
+                given |= self._receipted.get((name, holder), set())
         if given - {each.party for each in abort.receipted}:
             self.broken(f"the abort of attempt {abort.attempt} keeps quiet about a receipt")

@@ -8,6 +8,7 @@ The machines, keys, envelopes and transfers are the real ones, as in `federation
 - `trace` is everything that happened, without one protective byte: two runs of a seed have equal traces.
 """
 
+import functools
 import math
 import traceback
 from collections.abc import Callable, Mapping, Sequence
@@ -24,7 +25,7 @@ from ..learning.task import GlobalModel, ServerOptimiser
 from ..owner.machine import ModelOwner
 from ..owner.store import OwnerStore
 from ..protocol import limits
-from ..protocol.charter import Role
+from ..protocol.charter import Mode, Role
 from ..protocol.codec import decode_as
 from ..protocol.exchange import Exchange, Incoming, RoundContext
 from ..protocol.journal import Entry, Write
@@ -33,6 +34,7 @@ from ..protocol.machine import Effect, Machine, Tell
 from ..protocol.messages import Header, Invitation, Message, OpenRound, ProposeRound, Release, SealedHead, Signed
 from ..protocol.party import Party
 from ..protocol.progress import Ended, Progress, RefusedProgress
+from ..protocol.seats import Seats
 from ..protocol.session import question_digest
 from ..protocol.site import LocalLimits, addresses
 from ..protocol.statements import statement_digest
@@ -41,7 +43,7 @@ from ..workers.data_owner import DataOwner
 from ..workers.evaluator import Evaluator
 from .crashes import Crash, CrashPlan, CrashSchedule, FaultyJournal, effect_names
 from .faults import FaultyNetwork, PacedExecutor, PartyClock, SteppedLanes
-from .federation import OWNER, THIRD, Federation
+from .federation import OWNER, Federation
 from .lies import LIES
 from .scenario import EVALUATOR, Scenario
 
@@ -115,18 +117,7 @@ class World(Federation):
         self.trace: list[tuple[Any, ...]] = []
         self.broken: list[str] = []
         self.steps = 0
-        self.questions: dict[bytes, OpenRound] = {}
-        """Every question the model owner signed, by digest."""
-        self.jobs: dict[str, OpenRound] = {}
-        """A question by the tag data owners give their training for it; the same for all attempts."""
-        self.encoded: dict[tuple[str, bytes, int], bytes] = {}
-        """By data owner, session and round, the vector it encoded: what nobody else but the secure worker may hold."""
-        self.added: dict[bytes, dict[str, bytes]] = {}
-        """By question, each vector the secure worker added, by contributor."""
-        self.admitted: dict[bytes, OpenRound] = {}
-        """Every question the secure worker added anything for, by digest."""
-        self.released: set[tuple[bytes, int]] = set()
-        """Sessions and rounds that an honest secure worker released."""
+        self._know_nothing()
         self.keys: list[tuple[str, int, RoundKey]] = []
         """Round keys seen: whose, in which of its lives, and the key."""
         self.lives: dict[str, int] = {}
@@ -176,10 +167,33 @@ class World(Federation):
             machines={name: self._watched(name, role) for name, role in scenario.roles.items()},
             exchanges={name: self._watched_exchange(name) for name in scenario.roles},
             network=network,
+            workers=scenario.workers,
         )
         self.begun = self.model.to_bytes()
 
+    @functools.cached_property
+    def seats(self) -> Seats:
+        """Who holds which share."""
+        return Seats(self.charter)
+
     # --- facts
+
+    def _know_nothing(self) -> None:
+        self.questions: dict[bytes, OpenRound] = {}
+        """Every question the model owner signed, by digest."""
+        self.jobs: dict[str, OpenRound] = {}
+        """A question by the tag data owners give their training for it; the same for all attempts."""
+        self.encoded: dict[tuple[str, bytes, int], bytes] = {}
+        """By data owner, session and round, the vector it encoded: in mode `trusted` the secure worker may hold it, in
+        the others nobody."""
+        self.added: dict[bytes, dict[str, bytes]] = {}
+        """In mode `trusted`, by question: each vector the secure worker added, by contributor."""
+        self.taken: dict[tuple[bytes, str], set[str]] = {}
+        """By question and secure worker: whose shares it has taken."""
+        self.admitted: dict[bytes, OpenRound] = {}
+        """Every question a secure worker took anything for, by digest."""
+        self.released: set[tuple[bytes, int]] = set()
+        """Sessions and rounds that an honest secure worker released."""
 
     def tell(self, hook: str, *facts: Any) -> None:
         """Tell every invariant that wants to know."""
@@ -189,6 +203,10 @@ class World(Federation):
             self._hooks[hook] = listeners
         for listener in listeners:
             listener(*facts)
+
+    def honest_workers(self) -> bool:
+        """Whether no secure worker is hostile."""
+        return self.honest(*self.scenario.workers)
 
     def honest(self, *names: str) -> bool:
         """Whether none of these parties is hostile."""
@@ -203,7 +221,7 @@ class World(Federation):
         self.note("says", name, peer, type(message).__name__)
         if isinstance(message, ProposeRound | Invitation) and name == OWNER:
             self._asked(message.open_round)
-        if isinstance(message, Release) and name == THIRD:
+        if isinstance(message, Release) and name in self.scenario.workers:
             header = decode_as(Header, message.head.header)
             self.released.add((header.session, header.round))
         if self.honest(name):
@@ -249,13 +267,13 @@ class World(Federation):
 
                 class WatchedThird(third):  # type: ignore[misc]
                     def opened(self, peer: str, incoming: Incoming, sections: Any, now: float) -> None:
-                        words, intake = bytes(sections[0]), self._intake
+                        words, intake = bytes(sections[0]) if sections else b"", self._intake
                         before = set(intake.added) if intake is not None else set()
                         try:
                             super().opened(peer, incoming, sections, now)
                         finally:  # a crash behind the release must not hide what is in it
                             if intake is not None and set(intake.added) - before:
-                                world._was_added(intake.open_round, peer, intake.question, words)
+                                world._was_added(name, intake.open_round, peer, intake.question, words)
 
                 return WatchedThird
             case Role.DATA_OWNER:
@@ -285,10 +303,13 @@ class World(Federation):
             self.tell("encodes", name, question, words, [np.asarray(each) for each in result.update.values])
         self.encoded.setdefault((name, question.session, question.round), words)
 
-    def _was_added(self, open_round: bytes, name: str, question: OpenRound, words: bytes) -> None:
-        self.added.setdefault(open_round, {})[name] = words
+    def _was_added(self, worker: str, open_round: bytes, name: str, question: OpenRound, words: bytes) -> None:
+        self.taken.setdefault((open_round, worker), set()).add(name)
         self.admitted[open_round] = question
-        if self.honest(THIRD):
+        if self.scenario.mode is not Mode.TRUSTED:
+            return  # a share says nothing by itself
+        self.added.setdefault(open_round, {})[name] = words
+        if self.honest(worker):
             self.tell("added_up", open_round, name, question, words)
 
     def _watched_exchange(self, name: str) -> type[Exchange]:

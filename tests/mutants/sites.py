@@ -26,7 +26,18 @@ import tertium
 from tertium.crypto.errors import Misbehaviour
 
 ROOT = Path(tertium.__file__).parent
-_SHARED = ("exchange", "session", "statements", "vector", "transfers", "aborts", "machine", "lanes/tickets")
+_SHARED = (
+    "exchange",
+    "session",
+    "statements",
+    "vector",
+    "transfers",
+    "aborts",
+    "machine",
+    "lanes/tickets",
+    "intake",
+    "holder",
+)
 FILES = (
     *(
         path.relative_to(ROOT).as_posix()

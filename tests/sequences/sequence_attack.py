@@ -35,6 +35,7 @@ from tertium.protocol.messages import (
     Cause,
     Closed,
     CloseList,
+    Closes,
     Contribution,
     Cosign,
     Cosignature,
@@ -46,7 +47,10 @@ from tertium.protocol.messages import (
     Grant,
     Headed,
     Header,
+    HolderList,
     Invitation,
+    Listed,
+    Lists,
     Message,
     OfferRound,
     OfferSession,
@@ -81,6 +85,7 @@ from tertium.simulation.federation import OWNER, THIRD
 FROM: dict[type[Message], tuple[str, ...]] = {
     OfferSession: (THIRD,),
     OfferRound: (THIRD,),
+    Listed: (THIRD,),
     Closed: (THIRD,),
     Release: (THIRD,),
     RequestCosignature: (THIRD,),
@@ -88,6 +93,8 @@ FROM: dict[type[Message], tuple[str, ...]] = {
     Receipted: (THIRD,),
     RequestSession: (OWNER,),
     ProposeRound: (OWNER,),
+    Lists: (OWNER,),
+    Closes: (OWNER,),
     Invitation: (OWNER,),
     SendModel: (OWNER,),
     SessionOver: (OWNER,),
@@ -141,7 +148,10 @@ class Attacker(Known):
             Fetch: lambda t, p: Fetch(subject=self._known("subject")),
             Grant: lambda t, p: Grant(ticket=Ticket(self._known("subject"), bytes(16))),
             Receipted: self._receipt,
+            Listed: lambda t, p: self._listed(),
+            Lists: self._lists,
             Closed: self._close,
+            Closes: lambda t, p: Closes(closes=self._all_closes()),
             RequestCosignature: self._request_cosignature,
             Cosign: self._cosign,
             RoundRecord: self._record,
@@ -458,19 +468,37 @@ class Attacker(Known):
         subject, commitment = self.announced.get(asked[2], {}).get(target, (bytes(32), bytes(32)))
         return Receipted(receipt=self._signed(THIRD, Receipt(asked[2], THIRD, target, subject, commitment)))
 
+    def _listed(self) -> Listed | None:
+        """Say what was counted, as one of several secure workers would: this federation has one."""
+        asked = self._recent(Purpose.TRAIN)
+        if asked is None:
+            return None
+        return Listed(list=self._signed(THIRD, HolderList(asked[2], THIRD, self._contributions(asked[2]), (), ())))
+
+    def _lists(self, target: str, peer: str) -> Message | None:
+        made = self._listed()
+        return None if made is None else Lists(lists=(made.list,) * self.chance.choice((0, 1, 1, 1, 2)))
+
+    def _all_closes(self) -> tuple[Signed, ...]:
+        closed = self.seen.get(Closed, ())
+        return self._some(tuple(message.close for _, _, message in closed))[-2:]  # type: ignore[attr-defined]
+
     def _close(self, target: str, peer: str) -> Message | None:
         asked = self._recent(Purpose.TRAIN)
         if asked is None:
             return None
-        known = {name: pair[1] for name, pair in self.announced.get(asked[2], {}).items()}
-        for name in DATA_OWNERS:
-            if name not in known and self.chance.random() < 0.5:
-                known[name] = digest(Label.COMMITMENT, name.encode())
-        listed = self._some(tuple(sorted(known)))
-        close = CloseList(asked[2], THIRD, tuple(Contribution(name, known[name]) for name in listed), (), ())
+        close = CloseList(asked[2], THIRD, self._contributions(asked[2]), (), ())
         signed = self._signed(THIRD, close)
         self._remember("close", statement_digest(CloseList, signed))
         return Closed(close=signed)
+
+    def _contributions(self, name: bytes) -> tuple[Contribution, ...]:
+        """Return some of what was announced for a question, and some that was not."""
+        known = {party: pair[1] for party, pair in self.announced.get(name, {}).items()}
+        for party in DATA_OWNERS:
+            if party not in known and self.chance.random() < 0.5:
+                known[party] = digest(Label.COMMITMENT, party.encode())
+        return tuple(Contribution(party, known[party]) for party in self._some(tuple(sorted(known))))
 
     def _request_cosignature(self, target: str, peer: str) -> Message | None:
         asked = self._recent(Purpose.TRAIN)

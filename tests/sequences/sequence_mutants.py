@@ -7,12 +7,12 @@ from typing import Any
 
 import msgspec
 from tertium.crypto.labels import Label
-from tertium.crypto.ring import from_wire
 from tertium.crypto.sealing import RoundKey
 from tertium.protocol import exchange
 from tertium.protocol.charter import Role
 from tertium.protocol.codec import decode_as
 from tertium.protocol.exchange import Exchange
+from tertium.protocol.intake import Intake
 from tertium.protocol.machine import Provide
 from tertium.protocol.messages import (
     Abort,
@@ -23,15 +23,16 @@ from tertium.protocol.messages import (
     Fetch,
     Header,
     OpenRound,
+    Receipt,
     RoundOffer,
     Signed,
 )
+from tertium.protocol.seats import Seats
 from tertium.protocol.statements import sign, statement_digest
 from tertium.secure_worker import admission, memory
 from tertium.secure_worker import machine as third
 from tertium.secure_worker.gate import Decision
-from tertium.secure_worker.intake import Added, Intake
-from tertium.simulation.federation import OWNER
+from tertium.simulation.federation import OWNER, THIRD
 from tertium.workers import recipient
 
 Make = Callable[[Any], Any]
@@ -117,30 +118,43 @@ def _never_resumes(kind: Any) -> Any:
 class _Last(Intake):
     """Forgets all but the last contribution."""
 
-    def add(self, sender: str, incoming: Any, section: Any) -> Added:
+    def take(self, sender: str, incoming: Any, sections: Any) -> Receipt:
+        assert self._total is not None
         self._total.fill(0)
-        return super().add(sender, incoming, section)
+        return super().take(sender, incoming, sections)
 
 
 class _Twice(Intake):
     """Adds each contribution twice."""
 
-    def add(self, sender: str, incoming: Any, section: Any) -> Added:
-        self._holder.accumulate(self._total, from_wire(self.question.plan, section, self.question.words))
-        return super().add(sender, incoming, section)
+    def take(self, sender: str, incoming: Any, sections: Any) -> Receipt:
+        share = self._seats.share(self.question, sender, THIRD, sections)
+        assert share is not None
+        self._accumulate(sender, share)
+        return super().take(sender, incoming, sections)
+
+
+class _SeatsForAll(Seats):
+    """Gives turns also to who is in no cohort."""
+
+    def turn(self, question: OpenRound, contributor: str) -> int:
+        return super().turn(question, contributor) if contributor in question.cohort else 0
 
 
 class _Anybody(Intake):
     """Admits who has no slot."""
 
-    def admit(self, sender: str, head: Any) -> Any:
+    def __init__(self, identity: Any, charter: Any, exchange: Any, _: Any, *given: Any, **more: Any) -> None:
+        super().__init__(identity, charter, exchange, _SeatsForAll(charter), *given, **more)
+
+    def admit(self, sender: str, head: Any, receipts: Any = ()) -> Any:
         asked, declined = self.question, self.declined
         self.question, self.declined = (
             msgspec.structs.replace(asked, cohort=tuple(sorted({*asked.cohort, sender}))),
             set(),
         )
         try:
-            return super().admit(sender, head)
+            return super().admit(sender, head, receipts)
         finally:
             self.question, self.declined = asked, declined
 
@@ -182,9 +196,9 @@ def _keeps_its_key(kind: Any) -> Any:
     class Kept(Intake):
         keys: dict[tuple[bytes, int], bytes] = {}  # noqa: RUF012 - one a mutant
 
-        def __init__(self, question: OpenRound, *given: Any) -> None:
-            super().__init__(question, *given)
-            slot = (question.session, question.round)
+        def __init__(self, *given: Any, **more: Any) -> None:
+            super().__init__(*given, **more)
+            slot = (self.question.session, self.question.round)
             self.key = RoundKey(self.keys.setdefault(slot, self.key.secret))
 
     return _intake(Kept)(kind)
@@ -221,19 +235,20 @@ def _asks_no_gate(old: Any, self: Any, now: float) -> None:
 class _Keeps(Intake):
     """Keeps each contribution by itself."""
 
-    def __init__(self, *given: Any) -> None:
-        super().__init__(*given)
+    def __init__(self, *given: Any, **more: Any) -> None:
+        super().__init__(*given, **more)
         self.each: dict[str, Any] = {}
 
-    def add(self, sender: str, incoming: Any, section: Any) -> Added:
-        self.each[sender] = from_wire(self.question.plan, section, self.question.words).copy()
-        return super().add(sender, incoming, section)
+    def take(self, sender: str, incoming: Any, sections: Any) -> Receipt:
+        share: Any = self._seats.share(self.question, sender, THIRD, sections)
+        self.each[sender] = share.copy()
+        return super().take(sender, incoming, sections)
 
 
-def _releases_fewer_too(old: Any, self: Any, intake: _Keeps, decision: Decision, close: CloseList, now: float) -> None:
-    old(self, intake, decision, close, now)
+def _releases_fewer_too(old: Any, self: Any, intake: _Keeps, close: CloseList, now: float) -> None:
+    old(self, intake, close, now)
     fewer = close.contributions[:-1]
-    if len(fewer) >= self._minimum:
+    if self._memory.released and len(fewer) >= self._minimum:
         signed = sign(self.identity, msgspec.structs.replace(close, contributions=fewer))
         total: Any = sum(intake.each[entry.party] for entry in fewer)
         question, name = intake.question, statement_digest(CloseList, signed)
@@ -245,7 +260,7 @@ def _releases_fewer_too(old: Any, self: Any, intake: _Keeps, decision: Decision,
 
 
 def _releases_twice(kind: Any) -> Any:
-    return _method("_release", _releases_fewer_too)(_intake(_Keeps)(kind))
+    return _method("_settle_on", _releases_fewer_too)(_intake(_Keeps)(kind))
 
 
 def _seals_anew(old: Any, self: Any, party: str, **more: Any) -> None:
@@ -272,7 +287,7 @@ def _declines_first(old: Any, self: Any, peer: str, message: Declined, now: floa
 
 
 def _knows_every_subject(old: Any, self: Any, peer: str, message: Fetch, now: float) -> None:
-    {}[message.subject]
+    {}[type(message).__name__]
     old(self, peer, message, now)
 
 
@@ -335,7 +350,7 @@ MUTANTS = (
     _worker("ignores the attempt", without(*OF_ANOTHER_ATTEMPT), "another attempt", ("bob",)),
     _worker("releases below the minimum", _gate(_minimum=1), "an aggregate of"),
     _worker("skips the gate", _method("_close", _asks_no_gate), "an aggregate of"),
-    _worker("has a gate that remembers nothing", _gate(entries=lambda decision: ()), "one model is released"),
+    _worker("has a gate that remembers nothing", _gate(entries=lambda decision: ()), "one model is released", (OWNER,)),
     _worker("ignores stable_cohort", _gate(_stable=None), "alone"),
     _worker("releases a round twice, over two sets", _releases_twice, "over two sets"),
     _worker("seals a release anew each time", _method("_show_release", _seals_anew), "byte for byte"),

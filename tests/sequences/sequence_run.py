@@ -31,7 +31,7 @@ from sequence_world import DEEP, LINKS, ROLES, TICKS, Broken, Setting, World, pe
 from tertium.crypto.errors import TertiumError
 from tertium.protocol.charter import Role
 from tertium.protocol.messages import Message
-from tertium.protocol.rounds import TABLES
+from tertium.protocol.rounds import TABLES, Phase
 from tertium.simulation.federation import THIRD
 
 RUN = 100
@@ -230,12 +230,17 @@ def _longer(records: list[bytes]) -> list[bytes]:
     return [*records, b"more"]
 
 
+AMONG_SEVERAL = {(Role.SECURE_WORKER, Phase.LISTED), (Role.SECURE_WORKER, Phase.CLOSED)}
+"""Where only a secure worker comes that has others to agree with; the federation of the sequences has one."""
+
+
 def legal_pairs() -> set[Pair]:
-    """Return every role, phase and kind of message that the tables hold."""
+    """Return every role, phase and kind of message that the tables hold for a federation with one secure worker."""
     return {
         (role.value, phase.value, kind)
         for role, table in TABLES.items()
         for phase, row in table.items()
+        if (role, phase) not in AMONG_SEVERAL
         for kind in row
         if isinstance(kind, type)
     }

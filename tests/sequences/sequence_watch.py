@@ -42,6 +42,7 @@ from tertium.protocol.messages import (
     Fetch,
     Header,
     Invitation,
+    Lists,
     Message,
     OfferRound,
     OfferSession,
@@ -71,14 +72,15 @@ MAY_SAY: dict[tuple[Role, Role], frozenset[type[Message]]] = {
     (Role.SECURE_WORKER, Role.DATA_OWNER): frozenset({Receipted, Closed, RequestCosignature, RoundRecord, Aborted}),
     (Role.DATA_OWNER, Role.SECURE_WORKER): frozenset({Ready, Declined, Cosign}),
     (Role.MODEL_OWNER, Role.SECURE_WORKER): frozenset(
-        {RequestSession, ProposeRound, Fetch, Cosign, Aborted, SessionOver}
+        {RequestSession, ProposeRound, Lists, Fetch, Cosign, Aborted, SessionOver}
     ),
     (Role.MODEL_OWNER, Role.DATA_OWNER): frozenset({Invitation, SendModel, Aborted, SessionOver}),
     (Role.MODEL_OWNER, Role.EVALUATOR): frozenset({Invitation, SendModel, Aborted, SessionOver}),
 }
 """Of all that machines say. A refusal is said for them by their driver, and holds a name and a digest it was sent.
 
-The secure worker says `Refusal` itself in one place; see `_REFUSES`."""
+The secure worker says `Refusal` itself in one place; see `_REFUSES`. There is one, and it says no `Listed`; a
+hostile one that does gets its own list back, which is what the model owner's `Lists` is here."""
 _REFUSES = (Role.SECURE_WORKER, Role.DATA_OWNER)
 
 

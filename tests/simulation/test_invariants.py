@@ -202,12 +202,13 @@ def without_receipts(self: Any, peer: str, message: Any) -> Any:
 def drops_somebody(old: Any, self: Any, now: float) -> None:
     if len(self._intake.added) > 3:
         del self._intake.added["alice"]
+        self._intake._in_total.discard("alice")
     old(self, now)
 
 
-def keeps_its_key(old: Any, self: Any, intake: Any, decision: Any, close: Any, now: float) -> None:
-    intake.close = lambda: (intake._total, [])
-    old(self, intake, decision, close, now)
+def keeps_its_key(old: Any, self: Any, intake: Any, close: Any, now: float) -> None:
+    intake.close = list
+    old(self, intake, close, now)
 
 
 def writes_its_key(old: Any, self: Any, question: Any, name: bytes, before: Any, now: float) -> None:
@@ -290,7 +291,7 @@ PLANTED: list[tuple[str, dict[str, Any]]] = [
     ("SameQuestion", {"machines": {"third": sends(without_receipts)}, "crashes": RESTARTED}),
     ("ReceiptMeansCounted", {"machines": {"third": with_method("_close", drops_somebody)}}),
     ("ReceiptMeansCounted", {"machines": {"third": sends(receipts_to_another)}}),
-    ("KeysErased", {"machines": {"third": with_method("_release", keeps_its_key)}}),
+    ("KeysErased", {"machines": {"third": with_method("_settle_on", keeps_its_key)}}),
     ("JournalKeepsNoSecret", {"machines": {"third": with_method("_collect", writes_its_key)}}),
     ("JournalKeepsNoSecret", {"machines": {"owner": never_forgets_its_key}}),
     ("NoFalseAccusation", {"machines": {"alice": with_method("_on_closed", accuses)}}),
