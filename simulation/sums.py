@@ -360,5 +360,7 @@ class SameQuestion(Invariant):
         for name, each in self.world.questions.items():
             if (each.session, each.round, each.attempt) == (abort.session, abort.round, abort.attempt):
                 given |= self._receipted.get((name, holder), set())
+        # Of a contribution that another counts, that one owes the account.
+        given = {each for each in given if self.world.seats.counting(question, each) == holder}
         if given - {each.party for each in abort.receipted}:
             self.broken(f"the abort of attempt {abort.attempt} keeps quiet about a receipt")

@@ -28,6 +28,7 @@ from tertium.protocol.messages import (
     Closed,
     CloseList,
     Closes,
+    Cosignature,
     HolderList,
     Listed,
     Lists,
@@ -105,7 +106,7 @@ def of_the_first(at: Still) -> Any:
     a_list_that_names_a_stranger=("first", "owner", lambda at: lists(at, missing=("zoe",)), NotInCohort),
     a_list_of_what_we_count=("first", "owner", lambda at: lists(at, contributions=of_the_first(at)), SplitView),
     lists_passed_on_by_a_data_owner=("first", "alice", lists, WrongRole),
-    close_lists_before_any_is_signed=("first", "owner", lambda at: Closes(closes=()), TooLate),
+    close_lists_before_any_is_signed=("first", "owner", lambda at: Closes(signatures=()), TooLate),
 )
 def test_a_secure_worker_that_listed_refuses(listed: Still, case: Case) -> None:
     listed.refuses(case)
@@ -132,8 +133,8 @@ def collecting(make_once: Maker, still: type[Still]) -> Still:
 
 @cases(
     lists_before_ours=("first", "owner", lambda at: Lists(lists=()), TooLate),
-    close_lists_before_ours=("first", "owner", lambda at: Closes(closes=()), TooLate),
-    close_lists_passed_on_by_a_data_owner=("first", "alice", lambda at: Closes(closes=()), WrongRole),
+    close_lists_before_ours=("first", "owner", lambda at: Closes(signatures=()), TooLate),
+    close_lists_passed_on_by_a_data_owner=("first", "alice", lambda at: Closes(signatures=()), WrongRole),
 )
 def test_a_secure_worker_that_collects_waits_for_nobodys_lists(collecting: Still, case: Case) -> None:
     collecting.refuses(case)
@@ -185,10 +186,14 @@ def closed(at: Still, name: str) -> Signed:
     return signed
 
 
+def passed_on(*signed: Signed) -> Closes:
+    return Closes(signatures=tuple(Cosignature(party=each.signer, signature=each.signature) for each in signed))
+
+
 def closes(at: Still, of: str = "second", by: str | None = None, **changes: Any) -> Closes:
     """All Close lists, with other fields in one."""
     changed = at.again(by or of, closed(at, of), CloseList, **changes)
-    return Closes(closes=tuple(changed if name == of else closed(at, name) for name in THREE))
+    return passed_on(*(changed if name == of else closed(at, name) for name in THREE))
 
 
 def fewer(at: Still) -> Any:
@@ -196,11 +201,11 @@ def fewer(at: Still) -> Any:
 
 
 @cases(
-    close_lists_out_of_order=("first", "owner", lambda at: Closes(closes=closes(at).closes[::-1]), WrongSender),
-    a_close_list_less=("first", "owner", lambda at: Closes(closes=closes(at).closes[:2]), WrongSender),
-    another_close_list_of_ours=("second", "owner", lambda at: closes(at, missing=("dave",)), WrongSender),
-    a_close_list_in_anothers_name=("first", "owner", lambda at: closes(at, holder="third"), WrongOpenRound),
-    a_close_list_of_another_question=("first", "owner", lambda at: closes(at, open_round=ELSEWHERE), WrongOpenRound),
+    close_lists_out_of_order=("first", "owner", lambda at: Closes(signatures=closes(at).signatures[::-1]), WrongSender),
+    a_close_list_less=("first", "owner", lambda at: Closes(signatures=closes(at).signatures[:2]), WrongSender),
+    another_close_list_of_ours=("second", "owner", lambda at: closes(at, missing=("dave",)), SplitView),
+    a_close_list_in_anothers_name=("first", "owner", lambda at: closes(at, holder="third"), SplitView),
+    a_close_list_of_another_question=("first", "owner", lambda at: closes(at, open_round=ELSEWHERE), SplitView),
     a_close_list_of_another_set=("first", "owner", lambda at: closes(at, contributions=fewer(at)), SplitView),
     close_lists_passed_on_by_a_data_owner=("first", "alice", closes, WrongRole),
 )
@@ -218,7 +223,7 @@ def test_lists_of_a_released_round_are_passed_over(make: Maker, still: type[Stil
     run = among(make, TWO)
     run.run(until=lambda: run.machines["first"].phase is Phase.RELEASED)
     at = still(run)
-    for message in (Lists(lists=()), Closes(closes=())):
+    for message in (Lists(lists=()), Closes(signatures=())):
         at.say("first", "owner", message)
         assert not run.machines["first"].take_effects()
 
@@ -246,7 +251,7 @@ def test_a_model_owner_that_shows_different_lists_gets_no_release_from_anybody(m
         at.say(name, "owner", Lists(lists=shown))
         assert run.machines[name].phase is Phase.CLOSED
         sent += run.machines[name].take_effects()
-    everybodys = Closes(closes=tuple(closed(at, name) for name in THREE))
+    everybodys = passed_on(*(closed(at, name) for name in THREE))
     for name in THREE:
         with pytest.raises(SplitView):
             at.say(name, "owner", everybodys)
@@ -283,7 +288,7 @@ def test_nothing_is_released_of_an_attempt_that_was_given_up(make: Maker, still:
     run = among(make, TWO, machines={"owner": Withholds})
     run.run(until=lambda: all(run.machines[name].phase is Phase.CLOSED for name in TWO))
     at, first = still(run), run.machines["first"]
-    all_of_them = Closes(closes=tuple(closed(at, name) for name in TWO))
+    all_of_them = passed_on(*(closed(at, name) for name in TWO))
     first.tick(run.clock.now + 1000)
     first.take_effects()
     at.refuses(("first", "owner", lambda at: all_of_them, TooLate))

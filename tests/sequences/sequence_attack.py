@@ -151,7 +151,7 @@ class Attacker(Known):
             Listed: lambda t, p: self._listed(),
             Lists: self._lists,
             Closed: self._close,
-            Closes: lambda t, p: Closes(closes=self._all_closes()),
+            Closes: lambda t, p: Closes(signatures=self._all_closes()),
             RequestCosignature: self._request_cosignature,
             Cosign: self._cosign,
             RoundRecord: self._record,
@@ -479,9 +479,9 @@ class Attacker(Known):
         made = self._listed()
         return None if made is None else Lists(lists=(made.list,) * self.chance.choice((0, 1, 1, 1, 2)))
 
-    def _all_closes(self) -> tuple[Signed, ...]:
-        closed = self.seen.get(Closed, ())
-        return self._some(tuple(message.close for _, _, message in closed))[-2:]  # type: ignore[attr-defined]
+    def _all_closes(self) -> tuple[Cosignature, ...]:
+        closed = tuple(message.close for _, _, message in self.seen.get(Closed, ()))  # type: ignore[attr-defined]
+        return tuple(Cosignature(party=each.signer, signature=each.signature) for each in self._some(closed)[-2:])
 
     def _close(self, target: str, peer: str) -> Message | None:
         asked = self._recent(Purpose.TRAIN)
