@@ -122,6 +122,7 @@ def test_a_total_of_one_that_released_nothing_is_passed_over(make: Maker) -> Non
     run, owner = halted(make, "owner", Phase.RECEIVING)
     owner.opened("alice", body(), (memoryview(b""),), run.clock.now)
     assert owner.phase is Phase.RECEIVING
+    assert not owner._asking.opened
     assert owner._asking.may_fetch_again("third", ELSEWHERE, PeerLost("gone")) is None
     owner.transfer_failed("third", ELSEWHERE, BadBody("spoilt"), run.clock.now)
     assert not acted(owner)
