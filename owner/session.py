@@ -14,7 +14,7 @@ from ..crypto.sealing import RoundKey
 from ..learning.task import GlobalModel
 from ..protocol import limits
 from ..protocol.charter import Charter, Role
-from ..protocol.errors import WrongOpenRound, WrongRound, WrongSender, WrongSession
+from ..protocol.errors import TooLate, WrongOpenRound, WrongRound, WrongSender, WrongSession
 from ..protocol.exchange import Exchange
 from ..protocol.holder import HolderMachine
 from ..protocol.intake import Buffers
@@ -280,6 +280,8 @@ class OwnerSession(HolderMachine):
         elif self.phase is Phase.RELEASED and forgot and self._asking is not None:
             self._asking.forgotten.add(peer)
             self._conclude(now)
+        elif message.code == TooLate.code:
+            pass  # about a cosignature, say, that was on its way to an earlier process; no question is refused with it
         elif self.phase in (Phase.OPENING, Phase.OFFERING) or (forgot and self.phase in _WITH_HOLDERS):
             self._fail(Cause.FAULT, why)
 
