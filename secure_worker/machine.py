@@ -189,7 +189,7 @@ class SecureWorker(SecureSession):
         if decline.party != peer or message.decline.signer != peer:
             raise WrongSender("declines for somebody else", party=peer)
         intake = self._intake
-        if intake is None:
+        if intake is None or (self._list is not None and intake.counts(peer)):
             raise TooLate("declines while no round collects", party=peer)
         if decline.open_round != intake.open_round:
             raise WrongOpenRound("declines another round", party=peer)
@@ -198,7 +198,8 @@ class SecureWorker(SecureSession):
             if broken is not None:
                 self.effect(Drop(broken))
                 self._start_uploads()
-        self._close_if_complete(now)
+        if self.phase is Phase.COLLECTING:
+            self._close_if_complete(now)
 
     # --- closing and releasing
 

@@ -194,7 +194,8 @@ class SecureSession(HolderMachine):
             return False
         if self._attestation is not None:
             return party in self._attestation.missing
-        return self._intake is not None and party in self._intake.outstanding
+        # Once the list is signed nobody is waited for but the other secure workers.
+        return self._intake is not None and self._list is None and party in self._intake.outstanding
 
     def _expired(self, now: float) -> bool:
         return self._deadline is not None and now >= self._deadline

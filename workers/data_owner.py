@@ -23,11 +23,8 @@ from ..crypto.sharing.wire import share_sections
 from ..learning.task import LocalUpdate, Trainer
 from ..protocol.charter import Charter, Role
 from ..protocol.errors import (
-    GateShut,
     IllegalMessage,
-    NotInCohort,
     PeerLost,
-    SplitView,
     TooLate,
     WrongAttempt,
     WrongOpenRound,
@@ -37,11 +34,8 @@ from ..protocol.exchange import Exchange, Outgoing
 from ..protocol.journal import Journal
 from ..protocol.machine import Dial, Drop, Provide, Work
 from ..protocol.messages import (
-    Abort,
     Closed,
     CloseList,
-    Cosign,
-    Cosignature,
     Grant,
     Message,
     OpenRound,
@@ -52,19 +46,18 @@ from ..protocol.messages import (
     Refusal,
     RequestCosignature,
     RoundRecord,
-    RoundStatement,
     Signed,
 )
 from ..protocol.progress import RoundClosed, Said, TrainedLocally
 from ..protocol.rounds import Phase, Step
-from ..protocol.seats import Seats
-from ..protocol.session import contributor_set, question_digest
+from ..protocol.session import question_digest
 from ..protocol.site import Site
-from ..protocol.statements import open_signed, statement_digest
+from ..protocol.statements import open_signed
 from ..protocol.training import Layout, WeightRule
 from ..protocol.vector import encode_vector
-from .memory import KEPT, SentKept
-from .recipient import Asked, Recipient
+from .memory import SentKept
+from .recipient import Asked
+from .witness import Sent, Witness
 
 RETRY = 1.0
 """Seconds before an upload that broke off is announced again."""
@@ -84,22 +77,6 @@ class _Upload:
     retry_at: float | None = None
 
 
-@dataclass
-class _Sent:
-    """What this party holds holders to, for an attempt it sealed a contribution for: digests, no content."""
-
-    kept: SentKept
-    close: dict[str, bytes] = field(default_factory=dict)
-    contributors: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    recorded: set[str] = field(default_factory=set)
-    statements: dict[str, bytes] = field(default_factory=dict)
-
-    @property
-    def receipted(self) -> bool:
-        """Whether every holder gave a receipt."""
-        return set(self.kept.receipts) == set(self.kept.commitments)
-
-
 @dataclass(frozen=True)
 class _Vector:
     """An encoded vector, until its round is over: another attempt takes the same one."""
@@ -117,7 +94,7 @@ class _Trained:
     seconds: float = 0.0
 
 
-class DataOwner(Recipient):
+class DataOwner(Witness):
     """The machine of a data owner."""
 
     role: ClassVar[Role] = Role.DATA_OWNER
@@ -133,11 +110,8 @@ class DataOwner(Recipient):
         trainers: dict[str, Trainer],
     ) -> None:
         super().__init__(identity, charter, exchange, journal, site, trainers)
-        self._holders = tuple(party.name for party in charter.secure_workers)
-        self._seats = Seats(charter)
         self._holding = (Role.SECURE_WORKER, *([Role.MODEL_OWNER] if self._seats.owner is not None else []))
         self._uploads: dict[str, _Upload] = {}
-        self._sent = [_Sent(kept) for kept in self.memory.sent()]
         self._training: bytes | None = None
         """The question the job under way trains for, whichever attempt wants its result."""
         self._vector: _Vector | None = None
@@ -145,7 +119,7 @@ class DataOwner(Recipient):
     @property
     def essential(self) -> tuple[str, ...]:
         """The model owner and every holder."""
-        return (self.owner, *self._holders)
+        return (self.owner, *self._seats.workers)
 
     def handlers(self) -> dict[type[Message], Callable[[str, Any, float], None]]:
         """Return the handler of each message a data owner can be sent."""
@@ -165,33 +139,6 @@ class DataOwner(Recipient):
             self._announce(upload)
 
     # --- an invitation
-
-    def second_line(self, question: OpenRound) -> str | None:
-        """A sum from this very model that we are in: another one may be over exactly the same set, or without us."""
-        summed = self.memory.summed(question.model)
-        if summed is None:
-            return None
-        if (summed.session, summed.round) == (question.session, question.round):
-            return "this round has been closed already"
-        if summed.contributors != contributor_set(question.cohort):
-            return "this very model was summed over another set of contributors"
-        return None
-
-    def check_abort(self, abort: Abort) -> None:
-        """An attempt that is aborted lists whose contribution had a receipt; ours must not be missing."""
-        for sent in self._sent:
-            kept = sent.kept
-            if (kept.session, kept.round, kept.attempt) != (abort.session, abort.round, abort.attempt):
-                continue
-            listed = [entry.commitment for entry in abort.receipted if entry.party == self.name]
-            ours = kept.commitments.get(abort.party, ())
-            counted = abort.party == kept.counting and abort.party in kept.receipts
-            if (counted and not listed) or set(listed) - set(ours):
-                raise SplitView("aborted without the contribution it gave a receipt for", party=abort.party)
-
-    def taken_part(self, open_round: bytes) -> bool:
-        """Whether every holder has given a receipt."""
-        return any(sent.kept.open_round == open_round and sent.receipted for sent in self._sent)
 
     def resume(self, asked: Asked, now: float) -> bool:
         """Take the vector of the attempt before, or wait for the training that is under way for it."""
@@ -253,7 +200,7 @@ class DataOwner(Recipient):
         """Seal one share a holder, fresh; the vector is the one of every attempt at this round."""
         question = asked.question
         earlier = [sent for sent in self._sent if sent.kept.question == vector.question]
-        if self._find_sent(asked.open_round) is not None and self._seats.before(question, self.name):
+        if self.find_sent(asked.open_round) is not None and self._seats.before(question, self.name):
             # Some holders may have shares of the first split; with shares of another they would sum up to noise.
             self.tell(Said(text=f"round {question.round}: declined: restarted while it sent its shares", warning=True))
             self.decline(asked, "this party was restarted while it sent its shares")
@@ -278,7 +225,7 @@ class DataOwner(Recipient):
         self._announce_those_due()
 
     def _remember_sent(self, asked: Asked, vector: _Vector) -> None:
-        question, before = asked.question, self._find_sent(asked.open_round)
+        question, before = asked.question, self.find_sent(asked.open_round)
         earlier = before.kept.commitments if before is not None else {}
         commitments = {
             holder: (*earlier.get(holder, ()), upload.outgoing.commitment) for holder, upload in self._uploads.items()
@@ -297,23 +244,7 @@ class DataOwner(Recipient):
             commitments=commitments,
             receipts=before.kept.receipts if before is not None else {},
         )
-        self.memory.seal_update(kept)
-        if before is not None:
-            before.kept = kept
-            return
-        # A later round's record makes an earlier one's old news; two cover a record that is late.
-        rounds = sorted({kept.round, *(sent.kept.round for sent in self._sent if self._of_session(sent, kept))})[-KEPT:]
-        old = [sent for sent in self._sent if not self._of_session(sent, kept) or sent.kept.round not in rounds]
-        self._miss_records(old)
-        self._sent = [sent for sent in self._sent if sent not in old]
-        self._sent.append(_Sent(kept))
-
-    @staticmethod
-    def _of_session(sent: _Sent, kept: SentKept) -> bool:
-        return sent.kept.session == kept.session
-
-    def _find_sent(self, open_round: bytes) -> _Sent | None:
-        return next((sent for sent in self._sent if sent.kept.open_round == open_round), None)
+        self.keep_sent(kept)
 
     # --- uploading
 
@@ -327,7 +258,7 @@ class DataOwner(Recipient):
         upload.grant, upload.retry_at = None, None
         receipts: tuple[Signed, ...] = ()
         if upload.counting and self.asked is not None:
-            sent = self._find_sent(self.asked.open_round)
+            sent = self.find_sent(self.asked.open_round)
             others = self._seats.before(self.asked.question, self.name)
             if sent is None or not all(name in sent.kept.receipts for name in others):
                 return  # its turn comes with the last of the others' receipts
@@ -374,7 +305,7 @@ class DataOwner(Recipient):
     def _on_receipted(self, peer: str, message: Receipted, now: float) -> None:
         receipt = open_signed(self.charter, message.receipt, Receipt, *self._holding)
         upload = self._uploads.get(peer)
-        sent = self._find_sent(receipt.open_round)
+        sent = self.find_sent(receipt.open_round)
         if upload is None or self.asked is None:
             raise IllegalMessage("receipts what was not sent", party=peer)
         if receipt.holder != peer or message.receipt.signer != peer or receipt.contributor != self.name:
@@ -407,57 +338,21 @@ class DataOwner(Recipient):
             asked.model = None
             self.move(Step.RECEIPTED)
 
-    # --- what holders sign afterwards
-
-    def _remembered(self, peer: str, open_round: bytes) -> _Sent:
-        sent = self._find_sent(open_round)
-        if sent is None:
-            raise WrongOpenRound("speaks of a round this party took no part in", party=peer)
-        return sent
-
-    def _miss_records(self, attempts: list[_Sent]) -> None:
-        """Say which receipted contributions never came back in a record: a list we alone were shown looks like that."""
-        for sent in attempts:
-            silent = sorted(set(self._holders) - sent.recorded) if sent.receipted else []
-            last = not any(other.kept.attempt > sent.kept.attempt for other in attempts if _same_round(other, sent))
-            if silent and last:
-                text = f"no record of our contribution from {', '.join(silent)}; it may not be in the sum"
-                self.tell(Said(text=f"round {sent.kept.round}: {text}", warning=True))
-
     def finish(self, error: str | None = None) -> None:
         """End; a contribution that no record names is said before."""
         if not self.finished:
-            self._miss_records(self._sent)
+            self.miss_records(self._sent)
             self._vector = None
         super().finish(error)
 
-    def _on_closed(self, peer: str, message: Closed, now: float) -> None:
-        close = open_signed(self.charter, message.close, CloseList, Role.SECURE_WORKER)
-        if close.holder != peer or message.close.signer != peer:
-            raise WrongSender("passes on somebody else's Close list", party=peer)
-        ours = [entry.commitment for entry in close.contributions if entry.party == self.name]
-        current = self.asked if self.asked is not None and self.asked.open_round == close.open_round else None
-        sent = self._find_sent(close.open_round)
-        if sent is None:
-            if ours:
-                raise SplitView("closed with a contribution that was not sent", party=peer)
-            if current is not None:
-                self.give_up(f"{peer} closed without us")
-            elif self.memory.answer is None or self.memory.answer.open_round != close.open_round:
-                raise WrongOpenRound("speaks of a round this party took no part in", party=peer)
-            return
-        counting = sent.kept.counting
-        sent_it = bool(ours) and ours[0] in sent.kept.commitments.get(counting, ())
-        if peer == counting and peer in sent.kept.receipts and not sent_it:
-            raise SplitView("receipted our contribution and closed without it", party=peer)
-        if not ours:
-            if current is not None:
-                self.give_up(f"{peer} closed without us")
-            return
-        if not sent_it:
-            raise SplitView("closed with a contribution that was not sent", party=peer)
-        self._take_close(peer, sent, close, statement_digest(CloseList, message.close))
-        if current is None:
+    # --- what follows from a Close list
+
+    def set_closed(self, peer: str, sent: Sent, close: CloseList, now: float) -> None:
+        """Keep nothing for another attempt, and wait for what is made of the set."""
+        if self._vector is not None and self._vector.question == sent.kept.question:
+            self._vector = None  # there is no other attempt at a round that is closed
+        current = self.asked
+        if current is None or current.open_round != close.open_round:
             return
         upload = self._uploads.get(peer)
         if upload is not None and upload.counting and not upload.receipted:
@@ -465,51 +360,9 @@ class DataOwner(Recipient):
             self._receipted(current, upload, now)
         deadlines = self.charter.rules.deadlines
         current.deadline = now + deadlines.release + deadlines.statement
-        if self.phase is Phase.CONTRIBUTED and set(sent.close) == set(self._holders):
+        if self.phase is Phase.CONTRIBUTED and set(sent.close) == set(self._seats.workers):
             self.tell(RoundClosed(sent.kept.round, close.contributors, close.declined, close.missing))
             self.move(Step.SET_CLOSED)
-
-    def _take_close(self, peer: str, sent: _Sent, close: CloseList, name: bytes) -> None:
-        """Check a list that we are on, of a round that is open or over: a second list is evidence whenever it comes."""
-        minimum = self.charter.rules.minimum_cohort
-        if len(close.contributors) < minimum or set(close.contributors) - set(sent.kept.cohort):
-            raise NotInCohort("closed over a set the question does not allow", party=peer)
-        if sent.close.get(peer, name) != name:
-            raise SplitView("closed one round over two contributor sets", party=peer)
-        summed = self.memory.summed(sent.kept.model)
-        if summed is not None and summed.contributors != contributor_set(close.contributors):
-            raise GateShut("closed over another set than a sum from this very model was made over", party=peer)
-        if summed is None:
-            self.memory.close_set(sent.kept, close.contributors)
-        sent.close[peer] = name
-        sent.contributors[peer] = close.contributors
-        if self._vector is not None and self._vector.question == sent.kept.question:
-            self._vector = None  # there is no other attempt at a round that is closed
-
-    def _on_request_cosignature(self, peer: str, message: RequestCosignature, now: float) -> None:
-        statement = open_signed(self.charter, message.statement, RoundStatement, Role.SECURE_WORKER)
-        if statement.holder != peer or message.statement.signer != peer:
-            raise WrongSender("asks to cosign somebody else's statement", party=peer)
-        sent = self._remembered(peer, statement.open_round)
-        if statement.contributors != sent.contributors.get(peer) or sent.close.get(peer) != statement.close:
-            raise SplitView("states another contributor set than it closed with", party=peer)
-        name = statement_digest(RoundStatement, message.statement)
-        if sent.statements.setdefault(peer, name) != name:
-            raise SplitView("states two outcomes of one round", party=peer)
-        signature = self.identity.sign(Label.ROUND_STATEMENT, message.statement.statement)
-        self.send(peer, Cosign(statement=name, cosignature=Cosignature(party=self.name, signature=signature)))
-
-    def _on_round_record(self, peer: str, message: RoundRecord, now: float) -> None:
-        statement = open_signed(self.charter, message.statement, RoundStatement, Role.SECURE_WORKER)
-        sent = self._remembered(peer, statement.open_round)
-        if sent.statements.get(peer) != statement_digest(RoundStatement, message.statement):
-            raise SplitView("records another outcome than it asked us to sign", party=peer)
-        sent.recorded.add(peer)
-        if self.asked is not None and self.asked.open_round == statement.open_round and self.phase is Phase.CLOSED:
-            self.asked.key.erase()
-            self._over = self.asked.open_round
-            self.asked = None
-            self.move(Step.ATTESTED)
 
     # --- ends
 
@@ -533,10 +386,6 @@ class DataOwner(Recipient):
         if other is not None:
             waits.append(other)
         return min(waits, default=None)
-
-
-def _same_round(one: _Sent, other: _Sent) -> bool:
-    return (one.kept.session, one.kept.round) == (other.kept.session, other.kept.round)
 
 
 def _train(trainer: Trainer, question: OpenRound, layout: Layout, model: Buffer, stream: bytes) -> _Trained | None:

@@ -1,4 +1,4 @@
-"""Parts from which a scheme over the ring is made: a holder for pieces that are added, and hiding a secret by seeds.
+"""Parts from which a scheme is made: a holder for pieces that are added in the ring, hiding a secret by seeds, checks.
 
 A scheme may use them or not. Rules of this file:
 - Both work in blocks of a keystream: a seed holder makes no vector beside its total, and a dealer none beside the one
@@ -71,8 +71,7 @@ class RingHolder:
         """Add a share to `total`; see `base.Holder`."""
         given = pieces(share)
         if tuple(map(kind, given)) not in self._forms:
-            wanted = " or ".join(sorted(_words(form) for form in self._forms))
-            raise WrongShare(f"this holder takes {wanted}, and this share is {_words(tuple(map(kind, given)))}")
+            raise wrong_form(self._forms, share)
         self._check(total, writable=True)
         for piece in given:
             if not isinstance(piece, Seed):
@@ -120,6 +119,12 @@ def check_totals(scheme: Scheme, plan: Plan, length: int, partials: Mapping[int,
     scheme.check_holders(frozenset(partials))
     for total in partials.values():
         check_words(total, plan, scheme.total_vectors * length)
+
+
+def wrong_form(forms: Collection[tuple[Kind, ...]], share: Share) -> WrongShare:
+    """Return the error for a share that has none of the forms a holder can get."""
+    wanted = " or ".join(sorted(_words(form) for form in forms))
+    return WrongShare(f"this holder takes {wanted}, and this share is {_words(tuple(map(kind, pieces(share))))}")
 
 
 def _words(form: tuple[Kind, ...]) -> str:

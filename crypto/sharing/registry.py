@@ -28,6 +28,7 @@ _BUILT_IN: dict[str, tuple[str, str]] = {
     "masked": ("masked", "Masked"),
     "plain": ("plain", "Plain"),
     "replicated": ("replicated", "Replicated"),
+    "shamir": ("shamir", "Shamir"),
     "trusted": ("trusted", "Trusted"),
 }
 

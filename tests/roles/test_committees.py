@@ -29,6 +29,8 @@ from tertium.protocol.messages import (
     CloseList,
     Closes,
     Cosignature,
+    Decline,
+    Declined,
     HolderList,
     Listed,
     Lists,
@@ -121,6 +123,23 @@ def test_a_list_that_nobody_signed_is_refused(listed: Still) -> None:
 def test_what_is_counted_is_final_once_it_is_listed(listed: Still) -> None:
     late = next(name for name in NAMES if counting(listed.run, name) == "first")
     listed.refuses(("first", late, lambda at: Ready(head=HEAD), TooLate))
+    said = listed.run.machines["first"]._list
+    declined = Decline(open_round=listed.name, party=late)
+    listed.refuses(("first", late, lambda at: Declined(decline=at.by(late, declined)), TooLate))
+    assert listed.run.machines["first"]._list is said
+
+
+def test_a_secure_worker_that_has_listed_waits_for_no_data_owner(
+    listed: Still, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = listed.run.machines["first"]
+    late = next(name for name in NAMES if counting(listed.run, name) == "first")
+    monkeypatch.delitem(first._intake.added, late)
+    assert late in first._intake.outstanding
+    first.peer_down(late, "gone", 1.0)
+    assert first.next_deadline() == first._deadline
+    first.peer_up(late, 2.0)
+    first.take_effects()
 
 
 @pytest.fixture(scope="module")

@@ -469,6 +469,23 @@ def test_a_first_statement_is_of_the_list_we_were_shown(released: Still, monkeyp
     released.refuses(("alice", "third", states("third", close=ELSEWHERE), SplitView))
 
 
+def test_a_record_whose_statement_an_earlier_process_signed_is_of_the_set_that_was_written_down(
+    released: Still, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent = released.run.machines["alice"]._sent[-1]
+    monkeypatch.setattr(sent, "statements", {})
+    monkeypatch.setattr(sent, "recorded", set())
+
+    def record(**changes: Any) -> Callable[[Still], RoundRecord]:
+        return lambda at: RoundRecord(statement=states("third", **changes)(at).statement, cosignatures=(), absent=())
+
+    released.refuses(("alice", "third", record(contributors=NAMES), SplitView))
+    assert not sent.recorded
+    monkeypatch.setattr(released.run.machines["alice"], "asked", None)
+    released.say("alice", "third", record()(released))
+    assert sent.recorded == {"third"}
+
+
 @pytest.mark.parametrize("change", ["too few", "a stranger"])
 def test_a_first_list_over_a_set_the_question_does_not_allow_is_not_recorded(collecting: Still, change: str) -> None:
     alice = collecting.run.machines["alice"]
