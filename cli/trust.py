@@ -13,7 +13,7 @@ from ..crypto.sharing.registry import names, scheme
 from ..protocol.charter import Mode, SchemeName
 from ..protocol.errors import CharterError
 
-_OWN = {mode.value: mode for mode in (Mode.TRUSTED, Mode.MASKED, Mode.ADDITIVE, Mode.PLAIN)}
+_OWN = {mode.value: mode for mode in Mode if mode is not Mode.SHARED}
 
 
 @dataclass(frozen=True)
@@ -41,8 +41,6 @@ def trust(name: str, workers: int | None = None, threshold: int | None = None) -
     Raises:
         CharterError: there is no such mode or scheme, or not with so many.
     """
-    if name == Mode.SHAMIR.value and name not in names():
-        raise CharterError(f"mode {name} is not there yet: known are {', '.join(choices())}")
     try:
         fewest = scheme(name, None, None)
         owners = fewest.seats.count(Seat.MODEL_OWNER)

@@ -48,13 +48,13 @@ MODES = (
         "shamir",
         "each of m secure workers: one point",
         "any t together",
-        "data owners leaving; some of the secure workers",
+        "data owners leaving; of m secure workers m - q before the set is signed and m - t after it, 2q > m + t - 1",
     ),
     (
         "shared",
         "each of several secure workers: the share that the charter's scheme gives it",
         "the sets that the scheme declares; with `replicated`, any two of three",
-        "data owners leaving",
+        "data owners leaving; with `replicated`, one of three once the set is signed",
     ),
     ("plain", "the model owner opens each update", "the model owner", "data owners leaving"),
 )

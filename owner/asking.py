@@ -19,6 +19,7 @@ from ..protocol.messages import (
     CloseList,
     Decline,
     Evaluation,
+    Header,
     HolderList,
     OpenRound,
     RoundKeyStatement,
@@ -70,6 +71,7 @@ class Asking:
     """By holder: the digest of its signed Close list, and the list."""
     signed_closes: dict[str, Signed] = field(default_factory=dict)
     heads: dict[str, SealedHead] = field(default_factory=dict)
+    headers: dict[str, Header] = field(default_factory=dict)
     releases: dict[str, Incoming] = field(default_factory=dict)
     fetching: set[str] = field(default_factory=set)
     """Holders whose total was asked for over the connection that is up now."""
@@ -77,6 +79,10 @@ class Asking:
     """By the scheme's number of the holder."""
     opened: set[str] = field(default_factory=set)
     """Holders whose release is open, an empty one too."""
+    failed: set[str] = field(default_factory=set)
+    """Holders whose total does not come, or does not open, though they signed the set."""
+    summed: bool = False
+    """Whether there are enough totals, and no other is opened."""
     lists: dict[str, Signed] = field(default_factory=dict)
     """By holder, where there are several: what it counted."""
     statements: dict[str, Signed] = field(default_factory=dict)
@@ -93,7 +99,7 @@ class Asking:
         if self.offers.get(peer, signed) != signed:
             raise SplitView("offers two keys for one question", party=peer)
         self.offers[peer] = signed
-        return set(self.offers) == set(self.question.holders)
+        return set(self.offers) == set(self.question.present)
 
     def address(self, peer: str, signed: Signed) -> tuple[Outgoing, list[bytes]]:
         """Take the key of somebody who accepts; return the model, addressed to it, and the envelopes it replaces."""
@@ -144,16 +150,18 @@ class Asking:
         said = open_signed(self.charter, signed, HolderList, Role.SECURE_WORKER)
         if said.holder != peer or signed.signer != peer or said.open_round != self.name:
             raise WrongOpenRound("lists the contributions to another question", party=peer)
+        self._takes_part(peer)
         if self.lists.setdefault(peer, signed) != signed:
             raise SplitView("lists two sets of contributions to one question", party=peer)
-        whole = set(self.lists) == set(self.question.holders)
-        return tuple(self.lists[name] for name in self.question.holders) if whole else None
+        whole = set(self.lists) == set(self.question.present)
+        return tuple(self.lists[name] for name in self.question.present) if whole else None
 
     def take_close(self, peer: str, signed: Signed) -> CloseList | None:
-        """Take a holder's Close list; return it once every holder has closed."""
+        """Take a holder's Close list; return it once as many have closed as the scheme needs."""
         close = open_signed(self.charter, signed, CloseList, Role.SECURE_WORKER)
         if close.holder != peer or signed.signer != peer or close.open_round != self.name:
             raise WrongOpenRound("closes another question", party=peer)
+        self._takes_part(peer)
         strangers = set(close.contributors) - set(self.question.cohort)
         if strangers or len(close.contributions) < self.charter.rules.minimum_cohort:
             raise NotInCohort("closed over a set the question does not allow", party=peer)
@@ -164,14 +172,24 @@ class Asking:
             raise SplitView("closed over another set than another secure worker", party=peer)
         self.closes[peer] = (name, close)
         self.signed_closes[peer] = signed
-        return close if set(self.closes) == set(self.question.holders) else None
+        return close if len(self.closes) >= self.seats.quorum else None
+
+    def _takes_part(self, peer: str) -> None:
+        if peer not in self.question.present:
+            raise WrongOpenRound("speaks of an attempt that does without it", party=peer)
+
+    @property
+    def closed(self) -> tuple[str, ...]:
+        """Whose signed Close lists are here, in the charter's order."""
+        return tuple(name for name in self.question.present if name in self.closes)
 
     def take_release(self, peer: str, head: SealedHead) -> Incoming | None:
         """Take the head of a holder's aggregate; return what is ready to receive its body, None if that is here."""
         if peer in self.heads:
             if self.heads[peer] != head:
                 raise SplitView("releases twice", party=peer)
-            return None if peer in self.opened or peer in self.fetching else self.fetch(peer)
+            over = self.summed or peer in self.opened or peer in self.failed
+            return None if over or peer in self.fetching else self.fetch(peer)
         if peer not in self.closes:
             raise IllegalMessage("releases before it closes", party=peer)
         name, close = self.closes[peer]
@@ -179,6 +197,10 @@ class Asking:
         header = self.exchange.examine(head, Label.AGGREGATE, self.context, peer, self.key, sections)
         if header.close != name or header.contributors != len(close.contributions):
             raise SplitView("releases a sum over another set than it closed with", party=peer)
+        if self.summed:
+            # Late, and not needed: kept for what its sender states about it.
+            self.heads[peer], self.headers[peer] = head, header
+            return None
         return self._open(peer, head)
 
     def fetch(self, peer: str) -> Incoming:
@@ -188,7 +210,7 @@ class Asking:
     def _open(self, peer: str, head: SealedHead) -> Incoming:
         # A wrapped key that opens nothing is refused here, and then nothing of it is kept.
         incoming = self.exchange.open(head, self.key)
-        self.heads[peer], self.releases[peer] = head, incoming
+        self.heads[peer], self.releases[peer], self.headers[peer] = head, incoming, incoming.header
         self.fetching.add(peer)
         return incoming
 
@@ -212,17 +234,27 @@ class Asking:
             return None
         return isinstance(error, PeerLost | BadBody)  # anybody on the path can spoil a record
 
-    def take_total(self, peer: str, sections: tuple[memoryview, ...]) -> bool:
-        """Take a holder's opened total; True, with the round key erased, once every holder's is here."""
+    def take_total(self, peer: str, sections: tuple[memoryview, ...]) -> None:
+        """Take a holder's opened total."""
         index, question = self.seats.index(peer), self.question
         self.opened.add(peer)
         if index is not None:
             scheme = self.seats.scheme
             self.totals[index] = total_from_section(scheme, question.plan, question.words, sections[0])
-        if self.opened != set(question.holders):
+
+    def sum_up(self, awaited: set[str]) -> bool:
+        """Whether there are enough totals and no more of those awaited to come; if so the round key is erased."""
+        waits = set(self.question.present) & awaited - self.opened - self.failed
+        if self.summed or waits or len(self.opened) < self.seats.enough:
             return False
         self.key.erase()
+        self.summed = True
         return True
+
+    @property
+    def hopeless(self) -> bool:
+        """Whether too many totals have failed for there ever to be a sum."""
+        return len(set(self.question.present) - self.failed) < self.seats.enough
 
     @property
     def contributors(self) -> tuple[str, ...]:
@@ -236,11 +268,11 @@ class Asking:
         statement = open_signed(self.charter, signed, RoundStatement, Role.SECURE_WORKER)
         if statement.holder != peer or signed.signer != peer or statement.open_round != self.name:
             raise WrongOpenRound("states the outcome of another round", party=peer)
-        release, (name, close) = self.releases.get(peer), self.closes.get(peer, (b"", None))
-        if release is None or close is None:
+        header, (name, close) = self.headers.get(peer), self.closes.get(peer, (b"", None))
+        if header is None or close is None:
             # After our restart the question may be open again between its release and its statement, sent before.
             raise IllegalMessage("states an outcome before it releases", party=peer)
-        closed, sealed = (name, close.contributors), (release.subject, release.header.commitment)
+        closed, sealed = (name, close.contributors), (self.heads[peer].subject, header.commitment)
         if (statement.close, statement.contributors) != closed or (statement.release, statement.commitment) != sealed:
             raise SplitView("states another outcome than it released", party=peer)
         self.statements[peer] = signed

@@ -120,25 +120,34 @@ class ModelOwner(OwnerSession):
         here = [name for name in self._data_owners if name in self._connected]
         again = self._unfinished
         cohort = again.cohort if again is not None else draw_cohort(self._plan, here, self._round + 1)
-        if len(set(cohort) & set(here)) < self.charter.rules.minimum_cohort or not self._holders_here:
+        without = self._without(now)
+        if len(set(cohort) & set(here)) < self.charter.rules.minimum_cohort or without is None:
             if self._waiting_until is None:
                 self._waiting_until = now + self.charter.rules.deadlines.absence
                 self.tell(Said(text=f"waiting for {self._absent()} to come back", warning=True))
-            self._deadline = self._waiting_until
+            spare = [self._lost[name][0] + limits.ABSENCE for name in self._nonces if name in self._lost]
+            self._deadline = min([self._waiting_until, *(at for at in spare if at > now)])
             return
         self._waiting_until = None
         if again is None:
-            self._propose(self._new_question(Purpose.TRAIN, self._round + 1, cohort), now)
+            self._propose(self._new_question(Purpose.TRAIN, self._round + 1, cohort, without), now)
         else:
             self._unfinished = None
-            self._propose(next_attempt(self.identity, again), now)
+            self._propose(next_attempt(self.identity, again, without), now)
 
     def _new_question(
-        self, purpose: Purpose, number: int, cohort: tuple[str, ...]
+        self, purpose: Purpose, number: int, cohort: tuple[str, ...], without: tuple[str, ...] = ()
     ) -> tuple[OpenRound, Signed, RoundKey]:
-        nonces = self._nonce, tuple(self._nonces[holder] for holder in self._holders)
         return new_question(
-            self.identity, self.charter, self._plan, self._model, nonces, purpose=purpose, number=number, cohort=cohort
+            self.identity,
+            self.charter,
+            self._plan,
+            self._model,
+            (self._nonce, self._nonces),
+            purpose=purpose,
+            number=number,
+            cohort=cohort,
+            without=without,
         )
 
     def _propose(self, asked: tuple[OpenRound, Signed, RoundKey], now: float) -> None:
@@ -147,7 +156,7 @@ class ModelOwner(OwnerSession):
         self.move(Step.NEXT_ROUND)
         self._asking = self._ask(asked, now)
         self._deadline = now + self.charter.rules.deadlines.close
-        for holder in self._holders:
+        for holder in question.present:
             self.send(holder, ProposeRound(open_round=signed))
         if question.attempt == 0:
             self.tell(RoundOpened(question.round, question.cohort))
@@ -181,7 +190,7 @@ class ModelOwner(OwnerSession):
             self.send(party, self._invitation(asking))
 
     def _invitation(self, asking: Asking) -> Invitation:
-        offers = tuple(asking.offers[holder] for holder in self._holders if holder in asking.offers)
+        offers = tuple(asking.offers[holder] for holder in asking.question.present if holder in asking.offers)
         return Invitation(open_round=asking.signed, offers=offers)
 
     def _on_acceptance(self, peer: str, message: Acceptance, now: float) -> None:
@@ -222,17 +231,19 @@ class ModelOwner(OwnerSession):
         known = peer in asking.lists
         lists = asking.take_list(peer, message.list)
         if lists is not None:
-            for holder in [peer] if known else self._holders:
+            for holder in [peer] if known else asking.question.present:
                 self.send(holder, Lists(lists=lists))
 
     def _pass_on_closes(self, asking: Asking, peer: str, *, known: bool) -> None:
-        """Show every holder that all have closed over one set: nothing is released before that."""
-        if len(self._holders) > 1 and set(asking.signed_closes) == set(self._holders):
-            signed = [asking.signed_closes[holder] for holder in self._holders]
+        """Show every holder that has closed that enough have, over one set: nothing is released before that."""
+        quorum = self._seats.quorum
+        if len(self._holders) > 1 and len(asking.closed) >= quorum:
+            signed = [asking.signed_closes[holder] for holder in asking.closed]
             closes = Closes(
                 signatures=tuple(Cosignature(party=each.signer, signature=each.signature) for each in signed)
             )
-            for holder in [peer] if known else self._holders:
+            # The first to know are all that made the quorum; whoever closes later, or comes back, is told alone.
+            for holder in [peer] if known or len(signed) > quorum else asking.closed:
                 self.send(holder, closes)
 
     def _on_closed(self, peer: str, message: Closed, now: float) -> None:
@@ -272,7 +283,7 @@ class ModelOwner(OwnerSession):
                 asking.fetching.discard(peer)
                 if peer in self._connected:
                     self._receive(peer, asking.fetch(peer))
-            case False:
+            case False if not self._may_spare(peer, now):
                 self._fail(Cause.FAULT, f"the aggregate of {peer} does not open: {error.reason}")
 
     def _on_grant(self, peer: str, message: Grant, now: float) -> None:
@@ -287,10 +298,17 @@ class ModelOwner(OwnerSession):
             return
         if asking is None or self.phase not in (Phase.CLOSED, Phase.RECEIVING) or peer not in asking.releases:
             return
-        question = asking.question
         self.effect(Drop(incoming.subject))
-        if not asking.take_total(peer, sections):
+        asking.take_total(peer, sections)
+        self._sum_up_if_enough(now)
+
+    def _sum_up_if_enough(self, now: float) -> None:
+        """Combine the totals that are here, if they are enough and no holder that is here still owes one."""
+        asking = self._asking
+        receiving = self.phase in (Phase.CLOSED, Phase.RECEIVING)
+        if asking is None or not receiving or not asking.sum_up(self._connected):
             return
+        question = asking.question
         contributors, scored = asking.contributors, self._plan.evaluates_after(question.round - 1)
         intake = self._intake
         self._drop_intake()
@@ -369,11 +387,12 @@ class ModelOwner(OwnerSession):
         asking = self._asking
         if asking is None or asking.applied is None or self.phase is not Phase.RELEASED:
             return
-        if not late and asking.forgotten | set(asking.records) != set(self._holders):
+        question = asking.question
+        if not late and not asking.forgotten | set(asking.records) | self._spared(asking) >= set(question.present):
             return
         applied = asking.applied
         absent = {name for record in asking.records.values() for name in record.absent}
-        absent |= set(self._holders) - set(asking.records)
+        absent |= set(question.present) - set(asking.records)
         self.tell(
             RoundDone(self._round, applied.contributors, applied.metrics, now - asking.begun, tuple(sorted(absent)))
         )
@@ -384,6 +403,10 @@ class ModelOwner(OwnerSession):
             self.effect(Drop(subject))
         self.move(Step.ATTESTED)
         self._next(now)
+
+    def _spared(self, asking: Asking) -> set[str]:
+        """Return the holders whose record is not waited for: they are gone, and the sum did without them."""
+        return set(self._lost) if self._seats.enough < len(self._holders) else set()
 
     def _on_evaluated(self, peer: str, message: Evaluated, now: float) -> None:
         asking = self._open_question(peer)

@@ -25,7 +25,8 @@ class SessionKept(Entry, frozen=True):
 
     charter: bytes
     owner_nonce: bytes
-    holder_nonces: tuple[bytes, ...]
+    holder_nonces: dict[str, bytes]
+    """By holder, in the charter's order."""
 
 
 class ReachedKept(Entry, frozen=True):
@@ -113,7 +114,7 @@ class Memory:
         pending = self.question()
         return pending is not None and pending[0].round == rounds_done == reached.round + 1 and reached.folder == folder
 
-    def open_session(self, owner_nonce: bytes, holder_nonces: tuple[bytes, ...], reached: ReachedKept) -> None:
+    def open_session(self, owner_nonce: bytes, holder_nonces: dict[str, bytes], reached: ReachedKept) -> None:
         """Note a session, before anything is asked in it."""
         kept = SessionKept(self._charter.digest, owner_nonce, holder_nonces)
         self._journal.write(Write.SESSION_OPENED, kept, reached, forget=(QuestionKept, AbortKept))

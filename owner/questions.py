@@ -32,17 +32,18 @@ def new_question(
     charter: Charter,
     plan: OwnerPlan,
     model: GlobalModel,
-    nonces: tuple[bytes, tuple[bytes, ...]],
+    nonces: tuple[bytes, dict[str, bytes]],
     *,
     purpose: Purpose,
     number: int,
     cohort: tuple[str, ...],
+    without: tuple[str, ...] = (),
 ) -> tuple[OpenRound, Signed, RoundKey]:
     """Return the first attempt at a question, signed, and the key to its answer.
 
-    `nonces` are the model owner's and the holders', in the charter's order.
+    `nonces` are the model owner's, and by name those of the session's holders, in the charter's order.
     """
-    owner_nonce, holder_nonces = nonces
+    owner_nonce, holder_nonces = nonces[0], tuple(nonces[1].values())
     training = plan.training_plan(max(number - 1, 0))
     layout, data, key = model.layout, model.to_bytes(), RoundKey()
     question = OpenRound(
@@ -62,14 +63,17 @@ def new_question(
         training=training,
         weight_rule=charter.rules.weight_rule,
         cohort=cohort,
-        holders=tuple(party.name for party in charter.secure_workers),
+        holders=tuple(nonces[1]),
         owner_key=key.public,
+        without=without,
     )
     return question, sign(identity, question), key
 
 
-def next_attempt(identity: Identity, question: OpenRound) -> tuple[OpenRound, Signed, RoundKey]:
-    """Return the next attempt at a question: the same but for the attempt and a fresh key."""
+def next_attempt(
+    identity: Identity, question: OpenRound, without: tuple[str, ...]
+) -> tuple[OpenRound, Signed, RoundKey]:
+    """Return the next attempt at a question: the same but for the attempt, its holders and a fresh key."""
     key = RoundKey()
-    again = msgspec.structs.replace(question, attempt=question.attempt + 1, owner_key=key.public)
+    again = msgspec.structs.replace(question, attempt=question.attempt + 1, owner_key=key.public, without=without)
     return again, sign(identity, again), key

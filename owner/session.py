@@ -3,8 +3,14 @@
 What is asked in it, round by round, is in `machine.py`. A party that is gone is waited for: a data owner as long as a
 round can do without it, a secure worker for `deadlines.absence`. An attempt that a holder aborted is made again where
 that can help; else the session ends in one sentence, signed, and the model stays as it was after the last checkpoint.
+
+Where the scheme needs fewer secure workers than there are (`Seats.quorum` before the set is closed, `Seats.enough`
+after), one that is gone is waited for as long as a data owner, and then the rest go on: before the set is closed in
+another attempt, whose question names it (`OpenRound.without`), and after it in the same one. It is asked again in the
+first round that begins with it here.
 """
 
+import math
 from abc import abstractmethod
 from collections.abc import Sequence
 from typing import ClassVar
@@ -98,6 +104,9 @@ class OwnerSession(HolderMachine):
         self._anew = anew
         self._nonce = new_nonce()
         self._nonces: dict[str, bytes] = {}
+        """Of the holders that the session was opened with, in the charter's order."""
+        self._mute_holders: set[str] = set()
+        """Holders that were here and let a deadline pass in this session, where the rest could go on."""
         self._session: bytes | None = None
         self._reopened = False
         """Whether a session was opened anew since the last round: once is a restart, twice would be a quarrel."""
@@ -124,8 +133,8 @@ class OwnerSession(HolderMachine):
         if session is None or self._anew or not self._memory.goes_on_from(self._round, model, self._store.place):
             return
         self._nonce = session.owner_nonce
-        self._nonces = dict(zip(self._holders, session.holder_nonces, strict=True))
-        self._session = session_id(self.charter.digest, session.owner_nonce, session.holder_nonces)
+        self._nonces = {name: session.holder_nonces[name] for name in self._holders if name in session.holder_nonces}
+        self._session = session_id(self.charter.digest, session.owner_nonce, tuple(self._nonces.values()))
         if self._round >= self._plan.rounds:
             # Nothing is left but to say goodbye again, to who is still there.
             self._deadline = now + limits.ABSENCE
@@ -167,7 +176,7 @@ class OwnerSession(HolderMachine):
             # What it had to answer within began before it was gone.
             self._deadline = now + deadlines.close
             self.send(holder, RequestSession(owner_nonce=self._nonce))
-        elif self.phase in _ASKING and self._asking is not None:
+        elif self.phase in _ASKING and self._asking is not None and holder in self._asking.question.present:
             self.send(holder, ProposeRound(open_round=self._asking.signed))
             if self._deadline is not None:
                 self._deadline = max(self._deadline, now + deadlines.close + deadlines.release)
@@ -180,6 +189,7 @@ class OwnerSession(HolderMachine):
         if lost is not None:
             self.effect(Drop(lost))
         self.tell(Said(text=f"{peer} is not connected any more: {reason}", warning=True))
+        self._sum_up_if_enough(now)
 
     def _open_session(self, now: float) -> None:
         self.move(Step.CONNECTED)
@@ -200,13 +210,22 @@ class OwnerSession(HolderMachine):
         offer = open_signed(self.charter, message.offer, SessionOffer, Role.SECURE_WORKER)
         if offer.holder != peer or message.offer.signer != peer or offer.owner_nonce != self._nonce:
             raise WrongSession("offers a session that was not asked for", party=peer)
+        if self.phase is not Phase.OPENING:
+            return  # opened without it
         self._nonces[peer] = offer.holder_nonce
-        if set(self._nonces) == set(self._holders):
-            nonces = tuple(self._nonces[holder] for holder in self._holders)
-            self._memory.open_session(self._nonce, nonces, self._reached(self._digest_of_model()))
-            self._session = session_id(self.charter.digest, self._nonce, nonces)
-            self.move(Step.SESSION_OPEN)
-            self._next(now)
+        if set(self._nonces) >= {name for name in self._holders if name in self._connected | set(self._lost)}:
+            self._session_opened(now)
+
+    def _session_opened(self, now: float) -> None:
+        """Begin the session that the nonces which have come make."""
+        self._nonces = {name: self._nonces[name] for name in self._holders if name in self._nonces}
+        self._memory.open_session(self._nonce, self._nonces, self._reached(self._digest_of_model()))
+        self._session = session_id(self.charter.digest, self._nonce, tuple(self._nonces.values()))
+        left_out = [name for name in self._holders if name not in self._nonces]
+        if left_out:
+            self.tell(Said(text=f"the session begins without {', '.join(left_out)}", warning=True))
+        self.move(Step.SESSION_OPEN)
+        self._next(now)
 
     def _reopen(self, why: str, now: float) -> None:
         """Open another session, because a holder does not know this one any more."""
@@ -232,6 +251,10 @@ class OwnerSession(HolderMachine):
         """Go on after a round, with the records that have come."""
 
     @abstractmethod
+    def _sum_up_if_enough(self, now: float) -> None:
+        """Go on with the totals that are here, if no other is to be waited for."""
+
+    @abstractmethod
     def _end_evaluation(self, now: float) -> None:
         """Go on after an evaluation, with the scores that have come."""
 
@@ -251,16 +274,36 @@ class OwnerSession(HolderMachine):
         text = f"{peer} aborted round {abort.round}: {abort.cause.value}: {abort.text}"
         # Of who is here and silent, another attempt would be as silent; who is gone may come back. An abort in place of
         # an offer is of an attempt that ended while we were away: who was gone then may be here now.
+        if self._may_spare(peer, now):
+            self.tell(Said(text=f"{text}; going on without it", warning=True))
+            return
         missed = self.phase is Phase.OFFERING and bool(abort.about)
         helps = abort.cause in _MAY_COME_AGAIN or missed or set(abort.about) - self._connected
         if not helps or self.phase not in _BEFORE_CLOSE or asked.attempt + 1 >= limits.ATTEMPTS:
             self._fail(abort.cause, text)
             return
         self.tell(Said(text=text, warning=True))
+        self._ask_again(asked, text, now)
+
+    def _ask_again(self, asked: OpenRound, why: str, now: float) -> None:
+        """Give an attempt up for another one."""
         self._drop_asking()
-        self._unfinished, self._why = asked, f"{text}; "
+        self._unfinished, self._why = asked, f"{why}; "
         self.move(Step.GIVEN_UP)
         self._next(now)
+
+    def _may_spare(self, holder: str, now: float) -> bool:
+        """Do without the total of a holder that has given a closed round up, where there can be enough others."""
+        asking = self._asking
+        if asking is None or self.phase not in (Phase.CLOSED, Phase.RECEIVING, Phase.APPLYING, Phase.RELEASED):
+            return False
+        asking.failed |= {holder} - asking.opened
+        asking.forgotten.add(holder)
+        if asking.hopeless:
+            return False
+        self._sum_up_if_enough(now)
+        self._conclude(now)
+        return True
 
     def _on_refusal(self, peer: str, message: Refusal, now: float) -> None:
         self.tell(Said(text=f"{peer} refused what we sent: {message.code}", warning=True))
@@ -326,7 +369,9 @@ class OwnerSession(HolderMachine):
 
     def tick(self, now: float) -> None:
         """Act on what is due."""
-        away = [holder for holder in self._holders if holder in self._lost] if self._needs_holders else []
+        if self._go_on_without(now):
+            return
+        away = self._too_many_lost()
         for holder in away:
             since, reason = self._lost[holder]
             if now - since >= self.charter.rules.deadlines.absence:
@@ -341,8 +386,14 @@ class OwnerSession(HolderMachine):
             return
         if self.phase is Phase.CONNECTING:
             self._start_without(now)
+        elif self.phase is Phase.OPENING and len(self._nonces) >= self._seats.quorum:
+            self._session_opened(now)
+        elif self.phase in (Phase.CLOSED, Phase.RECEIVING) and self._receives_without():
+            self._sum_up_if_enough(now)
         elif self.phase is Phase.RELEASED:
             self._conclude(now, late=True)
+        elif self.phase is Phase.IDLE and self._waiting_until is not None and now < self._waiting_until:
+            self._next(now)
         elif self.phase is Phase.IDLE:
             self._fail(Cause.TOO_FEW, f"{self._why}{self._absent()} did not come back")
         elif self.phase is Phase.EVALUATING:
@@ -357,16 +408,15 @@ class OwnerSession(HolderMachine):
 
     def _start_without(self, now: float) -> None:
         """At the join deadline, begin with who is here if that is enough."""
-        if self._session is not None and (self._pending is not None or self._round >= self._plan.rounds):
+        done = self._round >= self._plan.rounds
+        if self._session is not None and (done or (self._pending is not None and self._holders_here)):
             # What is left is between us and the holders, or with nobody.
-            missing = [holder for holder in self._holders if holder not in self._connected]
-            if not missing or self._round >= self._plan.rounds:
-                self._open_session(now)
-                return
+            self._open_session(now)
+            return
         missing = [holder for holder in self._holders if holder not in self._connected]
         here = [name for name in self._data_owners if name in self._connected]
         needed = max(self.charter.rules.minimum_cohort, self._plan.cohort)
-        if missing or len(here) < needed:
+        if not self._holders_here or len(here) < needed:
             absent = missing + [name for name in self._data_owners if name not in self._connected]
             waited = self.charter.rules.deadlines.join
             self.finish(f"not connected within {waited:g} s: {', '.join(absent)}")
@@ -378,16 +428,16 @@ class OwnerSession(HolderMachine):
         if asking is None:
             silent: Sequence[str] = sorted(set(self._holders) - set(self._nonces))
         elif self.phase is Phase.OFFERING:
-            silent = sorted(set(self._holders) - set(asking.offers))
+            silent = sorted(set(asking.question.present) - set(asking.offers))
         elif self.phase is Phase.COLLECTING:
-            silent = sorted(set(self._holders) - set(asking.closes))
+            silent = sorted(set(asking.question.present) - set(asking.closes))
         else:
-            silent = self._holders
+            silent = sorted(set(asking.question.present) - asking.opened)
         return f"nothing from {', '.join(silent)} as seen by {self.name}"
 
     def next_deadline(self) -> float | None:
         """Return when `tick` has something to do."""
-        away = [holder for holder in self._holders if holder in self._lost] if self._needs_holders else []
+        away = self._too_many_lost()
         waits = [self._lost[holder][0] + self.charter.rules.deadlines.absence for holder in away]
         if self._deadline is not None and not away:
             waits.append(self._deadline)
@@ -395,17 +445,73 @@ class OwnerSession(HolderMachine):
             silent = set(self._asking.question.cohort) - self._asking.answered
             if silent and silent <= set(self._lost):
                 waits.append(max(self._lost[name][0] for name in silent) + limits.ABSENCE)
+        if not away and self._asking is not None and self.phase in _BEFORE_CLOSE:
+            lost = set(self._asking.question.present) & set(self._lost)
+            waits += [self._lost[name][0] + limits.ABSENCE for name in lost]
         return min(waits, default=None)
 
-    # --- small things
+    # --- secure workers that are gone
 
-    @property
-    def _needs_holders(self) -> bool:
-        return self.phase not in (Phase.CONNECTING, Phase.ENDED)
+    def _too_many_lost(self) -> list[str]:
+        """Return the holders that are gone, if without them what is under way cannot go on."""
+        if self.phase in (Phase.CONNECTING, Phase.ENDED):
+            return []
+        asking, seats = self._asking, self._seats
+        asked = asking.question.present if asking is not None else tuple(self._nonces) or self._holders
+        lost = [holder for holder in asked if holder in self._lost]
+        needed, there = seats.quorum, len(asked) - len(lost)
+        if asking is not None and self.phase not in _BEFORE_CLOSE:
+            needed = seats.enough
+            there += len(asking.opened.intersection(lost)) if needed < len(self._holders) else 0
+        return lost if there < needed else []
+
+    def _go_on_without(self, now: float) -> bool:
+        """Ask anew without holders that are gone for long, or were here until the deadline and did not close."""
+        asking = self._asking
+        if asking is None or self.phase not in _BEFORE_CLOSE or asking.question.purpose is not Purpose.TRAIN:
+            return False
+        present = set(asking.question.present)
+        gone = {name for name in present & set(self._lost) if now - self._lost[name][0] >= limits.ABSENCE}
+        if not gone and self._deadline is not None and now >= self._deadline:
+            gone = self._mute_now(asking, present - set(self._lost))
+        if not gone or len(present - gone) < self._seats.quorum:
+            return False
+        names = ", ".join(sorted(gone))
+        if asking.question.attempt + 1 >= limits.ATTEMPTS:
+            self._fail(Cause.TIMEOUT, f"nothing from {names} as seen by {self.name}, in {limits.ATTEMPTS} attempts")
+            return True
+        self._mute_holders |= gone - set(self._lost)
+        self.tell(Said(text=f"round {asking.question.round}: going on without {names}", warning=True))
+        self._ask_again(asking.question, f"{names} gone", now)
+        return True
+
+    def _mute_now(self, asking: Asking, here: set[str]) -> set[str]:
+        """Return who of these said nothing of what the phase waits for, though others did."""
+        said = set(asking.offers) if self.phase is Phase.OFFERING else set(asking.lists)
+        return here - said if said else set()
+
+    def _receives_without(self) -> bool:
+        """Give up, at the deadline, waiting for the totals that are not here; False if there are too few."""
+        asking = self._open_question(self.name)
+        asking.failed |= set(asking.question.present) - asking.opened
+        return not asking.hopeless
+
+    def _without(self, now: float) -> tuple[str, ...] | None:
+        """Return which holders of the session the next attempt does without; None while one may still come back."""
+        out = []
+        for name in self._nonces:
+            if name in self._mute_holders:
+                out.append(name)
+            elif name not in self._connected:
+                if now - self._lost.get(name, (-math.inf, ""))[0] < limits.ABSENCE:
+                    return None
+                out.append(name)
+        return tuple(out) if len(self._nonces) - len(out) >= self._seats.quorum else None
 
     @property
     def _holders_here(self) -> bool:
-        return set(self._holders) <= self._connected
+        """Whether enough holders are connected: of the session, once there is one."""
+        return len(self._connected.intersection(self._nonces or self._holders)) >= self._seats.quorum
 
     def _absent(self) -> str:
         cohort = self._unfinished.cohort if self._unfinished is not None else self._data_owners

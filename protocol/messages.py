@@ -107,12 +107,22 @@ class OpenRound(Statement, frozen=True):
     holders: Annotated[tuple[Name, ...], Meta(max_length=64)]
     owner_key: PublicKey
     """The round key to which each holder seals what it releases."""
+    without: Annotated[tuple[Name, ...], Meta(max_length=64)] = ()
+    """Holders of the session that this attempt does without; that each of the others offers a key for this very
+    question makes it a list signed by all of them."""
 
     def __post_init__(self) -> None:
         if list(self.cohort) != sorted(set(self.cohort)) or len(set(self.holders)) != len(self.holders):
             raise ValueError("a cohort is sorted and names nobody twice, nor does the list of holders")
         if len(self.holder_nonces) != len(self.holders):
             raise ValueError("one nonce a holder")
+        if self.without != tuple(name for name in self.holders if name in self.without):
+            raise ValueError("only holders can be done without, in their order")
+
+    @property
+    def present(self) -> tuple[str, ...]:
+        """The holders that take part in this attempt."""
+        return tuple(name for name in self.holders if name not in self.without)
 
     @property
     def words(self) -> int:

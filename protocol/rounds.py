@@ -239,7 +239,16 @@ MODEL_OWNER: Final[Table] = {
             _S.REOPENED: _P.OPENING,
         },
     ),
-    _P.CLOSED: _model_owner(_P.CLOSED, {Release: _P.RECEIVING, RequestCosignature: _P.CLOSED, Grant: _P.CLOSED}),
+    _P.CLOSED: _model_owner(
+        _P.CLOSED,
+        {
+            Release: _P.RECEIVING,
+            RequestCosignature: _P.CLOSED,
+            Grant: _P.CLOSED,
+            # Of totals that were announced before the set was closed.
+            _S.AGGREGATE_OPENED: _P.APPLYING,
+        },
+    ),
     _P.RECEIVING: _model_owner(
         _P.RECEIVING,
         {

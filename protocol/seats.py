@@ -8,6 +8,11 @@ One secure worker *counts* a contribution: it gets its share last, together with
 lists it as a contributor. So whoever is listed has its share at every holder, and a data owner that vanishes half way
 is in no sum, without any holder having to take anything back. Which one it is follows from the question alone: one
 whose share is a vector, in turn, so that seeds travel first and the load goes round.
+
+A question says which secure workers take part in an attempt (`OpenRound.present`). They are never fewer than the
+`quorum` q, and a total is released only over a set that q of them have signed. With m secure workers of which t can
+read an update, 2q > m + t - 1: two sets that q sign each have t signers in common, so one of them is honest even where
+t - 1 lie, and an honest one signs one set. `enough` of their totals then make the sum.
 """
 
 from collections.abc import Sequence
@@ -21,7 +26,13 @@ from .charter_rules import Charter, Mode
 from .errors import CharterError
 from .messages import OpenRound
 
-_OF_MODE = {Mode.TRUSTED: "trusted", Mode.MASKED: "masked", Mode.ADDITIVE: "additive", Mode.PLAIN: "plain"}
+_OF_MODE = {
+    Mode.TRUSTED: "trusted",
+    Mode.MASKED: "masked",
+    Mode.ADDITIVE: "additive",
+    Mode.SHAMIR: "shamir",
+    Mode.PLAIN: "plain",
+}
 """The modes that are one scheme; `shared` is any other in which all holders are secure workers."""
 
 
@@ -33,8 +44,6 @@ def scheme_of(charter: Charter) -> Scheme:
     """
     rules, named = charter.rules, charter.rules.scheme
     workers = len(charter.secure_workers)
-    if rules.mode is Mode.SHAMIR:
-        raise CharterError(f"rules.mode: mode {rules.mode.value} is reserved; this release does not run it")
     wanted = _OF_MODE.get(rules.mode)
     if wanted is not None and named.name != wanted:
         raise CharterError(f"rules.scheme: mode {rules.mode.value} runs the scheme {wanted}, not {named.name}")
@@ -65,6 +74,11 @@ class Seats:
         """Whoever holds a share, by the scheme's number."""
         self.owner = self.holders.index(owner) if owner in self.holders else None
         """The model owner's number, if it is a holder."""
+        workers, threshold = len(self.workers), self.scheme.threshold
+        self.enough = threshold if self.owner is None else workers
+        """How many secure workers' totals make the sum, with the model owner's own where it is a holder."""
+        self.quorum = min(workers, (workers + self.enough - 1) // 2 + 1)
+        """How many secure workers must take part in an attempt, and sign one set (q)."""
 
     def index(self, party: str) -> int | None:
         """Return a holder's number; None for a secure worker whose share is empty."""
@@ -76,17 +90,18 @@ class Seats:
 
     def counting(self, question: OpenRound, contributor: str) -> str:
         """Return the secure worker that counts a contribution."""
-        return self._counting(self.turn(question, contributor))
+        return self._counting(question, self.turn(question, contributor))
 
     def counted_by(self, question: OpenRound) -> dict[str, str]:
         """Return the secure worker that counts it, for everybody in the cohort."""
         turns = enumerate(question.cohort, question.round)
-        return {name: self._counting(turn) for turn, name in turns}
+        return {name: self._counting(question, turn) for turn, name in turns}
 
     def before(self, question: OpenRound, contributor: str) -> tuple[str, ...]:
         """Return who gets a share of it before the one that counts it, in the order of the holders."""
         counting = self.counting(question, contributor)
-        return tuple(name for name in dict.fromkeys((*self.holders, *self.workers)) if name != counting)
+        out = {counting, *(set(self.workers) - set(question.present))}
+        return tuple(name for name in dict.fromkeys((*self.holders, *self.workers)) if name not in out)
 
     def share_bytes(self, question: OpenRound, contributor: str, holder: str) -> list[int]:
         """Return how long each section of a share is; none for an empty share."""
@@ -111,8 +126,8 @@ class Seats:
         """Return how long each section of a holder's released total is; none for one that holds nothing."""
         return [] if self.index(holder) is None else [total_bytes(self.scheme, question.plan, question.words)]
 
-    def _counting(self, turn: int) -> str:
-        full = [name for name in self.workers if Kind.VECTOR in self._form(name, turn)] or list(self.workers)
+    def _counting(self, question: OpenRound, turn: int) -> str:
+        full = [name for name in question.present if Kind.VECTOR in self._form(name, turn)] or list(question.present)
         return full[turn % len(full)]
 
     def _form(self, holder: str, turn: int) -> tuple[Kind, ...]:

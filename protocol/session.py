@@ -18,6 +18,7 @@ from .charter import Charter, Role
 from .codec import encode
 from .errors import NotInCohort, SplitView, WrongCharter, WrongOpenRound, WrongPlan, WrongRound, WrongSession
 from .messages import Abort, OpenRound, Purpose, RoundOffer, Signed
+from .seats import Seats
 from .statements import open_signed
 
 
@@ -32,8 +33,8 @@ def session_id(charter: bytes, owner_nonce: bytes, holder_nonces: Sequence[bytes
 
 
 def question_digest(question: OpenRound) -> bytes:
-    """Return the 32-byte digest of what all attempts at a round ask alike: all but the attempt and its key."""
-    same = msgspec.structs.replace(question, attempt=0, owner_key=bytes(limits.HPKE_PUBLIC_KEY))
+    """Return the 32-byte digest of what all attempts at a round ask alike: all but attempt, its key and its holders."""
+    same = msgspec.structs.replace(question, attempt=0, owner_key=bytes(limits.HPKE_PUBLIC_KEY), without=())
     return digest(Label.QUESTION, encode(same))
 
 
@@ -59,7 +60,7 @@ class HolderSession:
         )
 
 
-def check_question(charter: Charter, question: OpenRound) -> None:
+def check_question(charter: Charter, seats: Seats, question: OpenRound) -> None:
     """Check what any recipient of a question can check without knowing more than the charter.
 
     Raises:
@@ -72,8 +73,10 @@ def check_question(charter: Charter, question: OpenRound) -> None:
         raise WrongRound(f"asks for attempt {question.attempt + 1}; there are at most {limits.ATTEMPTS}", party=owner)
     if question.session != session_id(charter.digest, question.owner_nonce, question.holder_nonces):
         raise WrongSession("names a session that its nonces do not give", party=owner)
-    if question.holders != tuple(party.name for party in charter.secure_workers):
+    if question.holders != tuple(name for name in seats.workers if name in question.holders):
         raise WrongPlan("names other holders than the charter's secure workers", party=owner)
+    if len(question.present) < seats.quorum:
+        raise WrongPlan(f"asks {len(question.present)} holders; the scheme needs {seats.quorum}", party=owner)
     if question.plan != charter.plan or question.weight_rule is not rules.weight_rule:
         raise WrongPlan("asks with another fixed-point plan or weight rule than the charter's", party=owner)
     training, limit = question.training, rules.training
@@ -101,6 +104,8 @@ def check_offer(
         the errors of `open_signed`, WrongOpenRound, SplitView, BadRecipientKey: what does not agree, naming the holder.
     """
     offer = open_signed(charter, signed, RoundOffer, Role.SECURE_WORKER)
+    if holder not in question.present:
+        raise WrongOpenRound("offers a key for an attempt that does without it", party=signed.signer)
     if offer.holder != holder or signed.signer != holder or offer.open_round != open_round:
         raise WrongOpenRound("offers a key for another question, or for somebody else", party=signed.signer)
     abort = None

@@ -7,7 +7,7 @@ A question (`OpenRound`):
  4. of a later round than the last released, or a later attempt at the one that is open; or the last one again
  5. the only one this model owner signed for that round and attempt, and every attempt at a round asks the same: two
     questions are evidence, and get no aggregate
- 6. for training, held by exactly the secure workers of the charter
+ 6. for training, held by secure workers of the charter, no fewer than its scheme needs, and by us
  7. a cohort of data owners of the charter, no smaller than the minimum
  8. the charter's plan, weight rule and limits
  9. a vector we have room for
@@ -27,13 +27,16 @@ from ..crypto.sealing import check_public_key
 from ..protocol.charter import Charter, Role
 from ..protocol.errors import IllegalMessage, OversizedClaim, SplitView, WrongRound, WrongSession
 from ..protocol.messages import OpenRound, Purpose, Signed
+from ..protocol.seats import Seats
 from ..protocol.session import check_question, question_digest
 from ..protocol.statements import open_signed, statement_digest
 from ..protocol.vector import vector_bytes
 from .memory import Memory
 
 
-def admit_question(charter: Charter, memory: Memory, room: int, signed: Signed) -> tuple[OpenRound, bytes]:
+def admit_question(
+    charter: Charter, seats: Seats, memory: Memory, room: int, signed: Signed
+) -> tuple[OpenRound, bytes]:
     """Return the question and its digest; raises the named error of the first check that fails.
 
     `room` is how long a summed vector may be, in bytes. A question that is the last one again passes.
@@ -41,9 +44,11 @@ def admit_question(charter: Charter, memory: Memory, room: int, signed: Signed) 
     owner = charter.model_owner.name
     question = open_signed(charter, signed, OpenRound, Role.MODEL_OWNER)  # 1
     name = statement_digest(OpenRound, signed)
-    check_question(charter, question)  # 2, 3, 6, 7, 8: what data owners check too
+    check_question(charter, seats, question)  # 2, 3, 6, 7, 8: what data owners check too
     if memory.session is None or not memory.session.matches(question):  # 3
         raise WrongSession("asks in another session than the one our nonce opened", party=owner)
+    if memory.session.holder not in question.present:  # 6
+        raise IllegalMessage("asks a secure worker that its question does without", party=owner)
     last = memory.question
     if last is not None and name != memory.open_round:
         asked, latest = (question.round, question.attempt), (last.round, last.attempt)

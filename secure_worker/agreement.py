@@ -23,12 +23,12 @@ from ..protocol.statements import open_signed
 def agreed_set(
     charter: Charter, seats: Seats, question: OpenRound, open_round: bytes, ours: Signed, lists: tuple[Signed, ...]
 ) -> CloseList:
-    """Return the unsigned Close list that follows from every secure worker's list; its holder is who signed `ours`.
+    """Return the unsigned Close list that follows from the lists of all that take part; its holder signed `ours`.
 
     Raises:
         WrongSender, WrongOpenRound, NotInCohort, SplitView: named for the list that does not fit.
     """
-    if tuple(each.signer for each in lists) != seats.workers or ours not in lists:
+    if tuple(each.signer for each in lists) != question.present or ours not in lists:
         raise WrongSender("passes on other lists than one of each secure worker", party=charter.model_owner.name)
     found: dict[str, Contribution] = {}
     counted_by = seats.counted_by(question)
@@ -56,15 +56,18 @@ def agreed_set(
     )
 
 
-def check_closes(charter: Charter, seats: Seats, ours: Signed, signatures: tuple[Cosignature, ...]) -> None:
-    """Check that every secure worker has signed a Close list of the set of `ours`.
+def check_closes(
+    charter: Charter, seats: Seats, question: OpenRound, ours: Signed, signatures: tuple[Cosignature, ...]
+) -> None:
+    """Check that as many secure workers as the scheme needs have signed a Close list of the set of `ours`.
 
     Raises:
         WrongSender, SplitView: what the model owner passes on is not that.
     """
     owner = charter.model_owner.name
-    if tuple(each.party for each in signatures) != seats.workers:
-        raise WrongSender("passes on other signatures than one of each secure worker", party=owner)
+    signers = [each.party for each in signatures]
+    if signers != [name for name in question.present if name in signers] or len(signers) < seats.quorum:
+        raise WrongSender(f"passes on other signatures than of {seats.quorum} secure workers", party=owner)
     close = open_signed(charter, ours, CloseList, Role.SECURE_WORKER)
     for each in signatures:
         theirs = encode(msgspec.structs.replace(close, holder=each.party))

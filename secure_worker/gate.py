@@ -103,12 +103,14 @@ class ReleaseGate:
     @staticmethod
     def entries(decision: Decision) -> tuple[Entry, ...]:
         """Return what is to be in the journal before anything of this release is sent."""
+        slot = SlotKept(decision.session, decision.round, contributor_set(decision.contributors))
+        return (slot, *ReleaseGate.bind(decision))
+
+    @staticmethod
+    def bind(decision: Decision) -> tuple[Entry, ...]:
+        """Return what is to be in the journal before this set is signed, where others may release over it."""
         contributors = contributor_set(decision.contributors)
-        return (
-            SlotKept(decision.session, decision.round, contributors),
-            ModelKept(decision.model, contributors),
-            SetKept(contributors, decision.contributors),
-        )
+        return (ModelKept(decision.model, contributors), SetKept(contributors, decision.contributors))
 
 
 def _slot(session: bytes, number: int) -> bytes:

@@ -113,7 +113,7 @@ class SecureWorker(SecureSession):
         self._from_owner(peer)
         if self._memory.session is None:
             raise WrongSession("asks without having opened a session with this secure worker", party=peer)
-        question, name = admit_question(self.charter, self._memory, self._room, message.open_round)
+        question, name = admit_question(self.charter, self._seats, self._memory, self._room, message.open_round)
         if name != self._memory.open_round:
             self._end_round("the model owner asked anew")
             before = self._abort_before(question)
@@ -306,7 +306,10 @@ class SecureWorker(SecureSession):
         if self._alone:
             self._release(decision, kept, sealed, now)
         else:
-            self._memory.agree(kept, sealed)
+            # Where fewer than all make a quorum, others may release over this set whatever becomes of it here, so we sign
+            # no second one. Where all are needed, one that has released refuses any other set, and that is enough.
+            binding = self._seats.quorum < len(self._seats.workers)
+            self._memory.agree(kept, sealed, decision if binding else None)
             self._wait_for_closes(now)
 
     def _wait_for_closes(self, now: float) -> None:
@@ -327,7 +330,7 @@ class SecureWorker(SecureSession):
         kept, question = self._memory.release, self._memory.question
         if not self._memory.agreed or kept is None or question is None:
             raise TooLate("passes on Close lists while none are waited for", party=peer)
-        check_closes(self.charter, self._seats, kept.close, message.signatures)
+        check_closes(self.charter, self._seats, question, kept.close, message.signatures)
         close = open_signed(self.charter, kept.close, CloseList)
         try:
             decision = self._memory.gate.decide(question, close.contributors)

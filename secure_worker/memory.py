@@ -165,9 +165,13 @@ class Memory:
         self._journal.write(Write.ATTEMPT_ABORTED, AbortKept(abort))
         self.abort = abort
 
-    def agree(self, release: ReleaseKept, outgoing: Outgoing) -> None:
-        """Note a set and the sealed bytes of its total, before the others are told that we have closed over it."""
-        self._journal.write(Write.SET_AGREED, release, keep=(outgoing.subject, outgoing.records()))
+    def agree(self, release: ReleaseKept, outgoing: Outgoing, bound: Decision | None) -> None:
+        """Note a set and the sealed bytes of its total, before the others are told that we have closed over it.
+
+        With `bound`, the gate lets no other set of this model pass from now on, in whatever attempt or session.
+        """
+        entries = () if bound is None else self.gate.bind(bound)
+        self._journal.write(Write.SET_AGREED, release, *entries, keep=(outgoing.subject, outgoing.records()))
         self.release = release
 
     def decide_release(self, decision: Decision, release: ReleaseKept, outgoing: Outgoing | None) -> None:

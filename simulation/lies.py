@@ -105,7 +105,8 @@ def asks_again(kind: type[Any]) -> type[Any]:
             super()._on_release(peer, message, now)
             if not self._asked_again and self._asking is not None:
                 self._asked_again = True
-                again = next_attempt(self.identity, self._asking.question)
+                asked = self._asking.question
+                again = next_attempt(self.identity, asked, asked.without)
                 self.send(peer, ProposeRound(open_round=again[1]))
 
     return AsksAgain

@@ -360,7 +360,7 @@ class DataOwner(Witness):
             self._receipted(current, upload, now)
         deadlines = self.charter.rules.deadlines
         current.deadline = now + deadlines.release + deadlines.statement
-        if self.phase is Phase.CONTRIBUTED and set(sent.close) == set(self._seats.workers):
+        if self.phase is Phase.CONTRIBUTED and len(sent.close) >= self._seats.quorum:
             self.tell(RoundClosed(sent.kept.round, close.contributors, close.declined, close.missing))
             self.move(Step.SET_CLOSED)
 

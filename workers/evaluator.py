@@ -7,7 +7,7 @@ from ..protocol.errors import WrongSender
 from ..protocol.machine import Work
 from ..protocol.messages import Evaluated, Evaluation, Purpose
 from ..protocol.progress import Said, Scored
-from ..protocol.rounds import Step
+from ..protocol.rounds import Phase, Step
 from ..protocol.statements import sign
 from ..protocol.training import Score
 from .recipient import Asked, Recipient
@@ -35,8 +35,8 @@ class Evaluator(Recipient):
     def worked(self, tag: str, result: Any, now: float) -> None:
         """Send the score."""
         asked = self.asked
-        if asked is None or asked.open_round.hex() != tag:
-            return
+        if asked is None or asked.open_round.hex() != tag or self.phase is not Phase.EVALUATING:
+            return  # of another question, or of this one before it was asked again
         if not isinstance(result, Score):
             self.give_up(f"evaluation failed: {result}")
             return

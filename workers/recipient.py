@@ -15,6 +15,7 @@ layout and bytes have the digests the OpenRound names, which every other data ow
 is the last one again (a connection was lost, or one of us was restarted) is answered again, or not at all.
 """
 
+import math
 from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -66,6 +67,7 @@ from ..protocol.messages import (
 )
 from ..protocol.progress import Said
 from ..protocol.rounds import Phase, Step
+from ..protocol.seats import Seats
 from ..protocol.session import check_offer, check_question, question_digest
 from ..protocol.site import Site
 from ..protocol.statements import open_signed, sign, statement_digest
@@ -108,6 +110,7 @@ class Recipient(Machine):
         """`trainers` are this site's own, by the task names its file gives them."""
         super().__init__(identity, charter, exchange)
         self.memory = Memory(charter, journal)
+        self._seats = Seats(charter)
         self.site = site
         self.trainers = trainers
         self.owner = charter.model_owner.name
@@ -118,6 +121,8 @@ class Recipient(Machine):
         self._last: OpenRound | None = None
         self._connected: set[str] = set()
         self._lost: dict[str, tuple[float, str]] = {}
+        self._spared: set[str] = set()
+        """Secure workers that were waited for in vain, and that the others can do without."""
         self._started = 0.0
         self.refusals = 0
 
@@ -172,6 +177,7 @@ class Recipient(Machine):
         """Note a connection."""
         self._connected.add(peer)
         self._lost.pop(peer, None)
+        self._spared.discard(peer)
 
     def peer_down(self, peer: str, reason: str, now: float) -> None:
         """Note a lost connection."""
@@ -263,14 +269,14 @@ class Recipient(Machine):
             raise WrongSender("invites, and is not the model owner", party=peer)
         question = open_signed(charter, message.open_round, OpenRound, Role.MODEL_OWNER)  # 1
         name = statement_digest(OpenRound, message.open_round)
-        check_question(charter, question)  # 2
+        check_question(charter, self._seats, question)  # 2
         if question.purpose is not self.purpose:  # 3
             raise IllegalMessage(f"asks a {self.role.words} to {question.purpose.value}", party=peer)
         if self.name not in question.cohort:
             raise NotInCohort("invites a party its own question does not name", party=peer)
         self._check_order(peer, question, name)  # 4, 5
         offers = message.offers
-        expected = question.holders if self.purpose is Purpose.TRAIN else ()
+        expected = question.present if self.purpose is Purpose.TRAIN else ()
         if tuple(offer.signer for offer in offers) != expected:  # 6
             raise WrongOpenRound("sends offers of other holders than the question names", party=peer)
         keys: dict[str, bytes] = {}
@@ -436,35 +442,44 @@ class Recipient(Machine):
 
     def tick(self, now: float) -> None:
         """Act on what is due."""
-        for party in self.essential:
+        for party in self._without(now):
             lost = self._lost.get(party)
-            if lost is not None and party not in self._connected and now - lost[0] >= self._patience:
-                text = f"{party} is not reachable: {lost[1]}"
-                if self.asked is not None and self._last is not None:
-                    # A signer that is gone signs no abort; each of those it leaves behind signs its own.
-                    self.memory.abandon(sign_abort(self.identity, self._last, Cause.TIMEOUT, text, about=(party,)))
-                self.give_up(None)
-                self.finish(text)
-                return
-            if lost is None and party not in self._connected and now - self._started >= self._join:
+            if lost is None:
                 self.give_up(None)
                 self.finish(f"no connection to {party} within {self._join:g} s")
                 return
+            text = f"{party} is not reachable: {lost[1]}"
+            if self.asked is not None and self._last is not None:
+                # A signer that is gone signs no abort; each of those it leaves behind signs its own.
+                self.memory.abandon(sign_abort(self.identity, self._last, Cause.TIMEOUT, text, about=(party,)))
+            self.give_up(None)
+            self.finish(text)
+            return
         if self.asked is not None and now >= self.asked.deadline:
             if self.phase in (Phase.INVITED, Phase.RECEIVING, Phase.TRAINING):
                 # Nothing has been sent, so nobody need wait for it.
                 self.decline(self.asked, Cause.TIMEOUT.value)
             self.give_up(f"{Cause.TIMEOUT.value} while {self.phase.value}")
 
+    def _without(self, now: float) -> list[str]:
+        """Return whom this party has been without for too long, if it cannot go on without them."""
+        self._spared = {party for party in self.essential if now >= self._awaited_until(party)}
+        spare = len(self._seats.workers) - self._seats.quorum
+        if self.owner in self._spared or len(self._spared) > spare:
+            return [party for party in self.essential if party in self._spared]
+        return []
+
+    def _awaited_until(self, party: str) -> float:
+        if party in self._connected:
+            return math.inf
+        lost = self._lost.get(party)
+        return lost[0] + self._patience if lost else self._started + self._join
+
     def next_deadline(self) -> float | None:
         """Return when `tick` has something to do."""
         waits = [] if self.asked is None else [self.asked.deadline]
-        for party in self.essential:
-            if party in self._connected:
-                continue
-            lost = self._lost.get(party)
-            waits.append(lost[0] + self._patience if lost else self._started + self._join)
-        return min(waits, default=None)
+        waits += [self._awaited_until(party) for party in self.essential if party not in self._spared]
+        return min((at for at in waits if at < math.inf), default=None)
 
     @property
     def _join(self) -> float:

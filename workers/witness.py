@@ -28,7 +28,6 @@ from ..protocol.messages import (
 )
 from ..protocol.progress import Said
 from ..protocol.rounds import Phase, Step
-from ..protocol.seats import Seats
 from ..protocol.session import contributor_set
 from ..protocol.site import Site
 from ..protocol.statements import open_signed, statement_digest
@@ -65,7 +64,6 @@ class Witness(Recipient):
         trainers: dict[str, Trainer],
     ) -> None:
         super().__init__(identity, charter, exchange, journal, site, trainers)
-        self._seats = Seats(charter)
         self._sent = [Sent(kept) for kept in self.memory.sent()]
 
     @abstractmethod
@@ -136,7 +134,8 @@ class Witness(Recipient):
     def miss_records(self, attempts: list[Sent]) -> None:
         """Say which receipted contributions never came back in a record: a list we alone were shown looks like that."""
         for sent in attempts:
-            silent = sorted(set(self._seats.workers) - sent.recorded) if sent.receipted else []
+            holders = set(self._seats.workers) & set(sent.kept.commitments)
+            silent = sorted(holders - sent.recorded) if sent.receipted else []
             last = not any(other.kept.attempt > sent.kept.attempt for other in attempts if _same_round(other, sent))
             if silent and last:
                 text = f"no record of our contribution from {', '.join(silent)}; it may not be in the sum"
@@ -157,6 +156,8 @@ class Witness(Recipient):
             elif self.memory.answer is None or self.memory.answer.open_round != close.open_round:
                 raise WrongOpenRound("speaks of a round this party took no part in", party=peer)
             return
+        if peer not in sent.kept.commitments:
+            raise WrongSender("closes an attempt that does without it", party=peer)
         counting = sent.kept.counting
         sent_it = bool(ours) and ours[0] in sent.kept.commitments.get(counting, ())
         if peer == counting and peer in sent.kept.receipts and not sent_it:

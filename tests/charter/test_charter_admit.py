@@ -172,12 +172,12 @@ def test_who_is_not_in_the_charter_or_has_other_keys_is_refused(federation: Any)
         assert charters.signatures_path(federation.path).read_bytes() == before
 
 
-def test_a_reserved_mode_is_refused_last_and_not_recorded(federation: Any) -> None:
+def test_a_scheme_that_does_not_fit_is_refused_last_and_not_recorded(federation: Any) -> None:
     second = federation.party("judge", role=Role.SECURE_WORKER, control="tcp://h:1", bulk="tcp://h:2")
     parties = (*(federation.party(name) for name in federation.identities if name != "judge"), second)
     rules = federation.rules(mode=Mode.SHAMIR, scheme=SchemeName(name="shamir"))
     federation.write(federation.charter(rules=rules, parties=parties))
-    refused(federation, "mode shamir is reserved")
+    refused(federation, "rules.scheme: the scheme shamir has 3 to 8 holder(s), not 2")
 
 
 def test_signing_keeps_other_lines_and_can_be_repeated(federation: Any) -> None:

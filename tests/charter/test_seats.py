@@ -1,5 +1,6 @@
 """Which scheme fits which mode, who gets which share and in which order, and which secure worker counts it."""
 
+import itertools
 from itertools import pairwise
 from types import SimpleNamespace
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 import pytest
 from tertium.crypto.sharing import registry
 from tertium.crypto.sharing.additive import Additive
-from tertium.crypto.sharing.base import Seed
+from tertium.crypto.sharing.base import Kind, Seed
 from tertium.crypto.sharing.masked import Masked
 from tertium.crypto.sharing.naming import scheme_digest
 from tertium.protocol.charter import Charter, Mode, Role, SchemeName
@@ -19,9 +20,10 @@ SCHEME = {
     Mode.MASKED: "masked",
     Mode.ADDITIVE: "additive",
     Mode.SHARED: "replicated",
+    Mode.SHAMIR: "shamir",
     Mode.PLAIN: "plain",
 }
-FEWEST = {Mode.TRUSTED: 1, Mode.MASKED: 1, Mode.ADDITIVE: 2, Mode.SHARED: 3, Mode.PLAIN: 1}
+FEWEST = {Mode.TRUSTED: 1, Mode.MASKED: 1, Mode.ADDITIVE: 2, Mode.SHARED: 3, Mode.SHAMIR: 3, Mode.PLAIN: 1}
 
 
 class Elsewhere(Additive):
@@ -109,9 +111,40 @@ def test_a_scheme_that_seats_the_model_owner_does_not_run_among_secure_workers(
     refused(charter(Mode.SHARED, 2, name="elsewhere", digest=digest), sentence)
 
 
-def test_shamir_is_reserved_under_any_name(charter: Any) -> None:
-    refused(charter(Mode.SHAMIR), "rules.mode: mode shamir is reserved")
-    refused(charter(Mode.SHAMIR, name="additive"), "rules.mode: mode shamir is reserved")
+@pytest.mark.parametrize(
+    ("mode", "workers", "threshold", "quorum", "enough"),
+    [
+        (Mode.TRUSTED, 1, None, 1, 1),
+        (Mode.MASKED, 1, None, 1, 1),
+        (Mode.PLAIN, 1, None, 1, 1),
+        (Mode.ADDITIVE, 2, None, 2, 2),
+        (Mode.ADDITIVE, 5, None, 5, 5),
+        (Mode.SHARED, 3, None, 3, 2),
+        (Mode.SHAMIR, 3, 2, 3, 2),
+        (Mode.SHAMIR, 4, 2, 3, 2),
+        (Mode.SHAMIR, 4, 3, 4, 3),
+        (Mode.SHAMIR, 5, 3, 4, 3),
+        (Mode.SHAMIR, 8, 2, 5, 2),
+    ],
+)
+def test_two_sets_that_a_quorum_signs_have_an_honest_signer_in_common(
+    charter: Any, mode: Mode, workers: int, threshold: int | None, quorum: int, enough: int
+) -> None:
+    seats = Seats(charter(mode, workers, threshold=threshold))
+    assert (seats.quorum, seats.enough) == (quorum, enough)
+    assert enough <= quorum <= workers
+    # Of two sets of q among m, 2q - m sign both; t - 1 of them may lie.
+    assert 2 * quorum - workers > enough - 1
+    assert quorum == 1 or 2 * (quorum - 1) <= workers + enough - 1
+
+
+def test_what_takes_part_counts_and_nobody_else_gets_a_share(charter: Any) -> None:
+    seats = Seats(charter(Mode.SHAMIR, 4))
+    for number, out in itertools.product(range(1, 9), seats.workers):
+        asked = question(number, present=tuple(name for name in seats.workers if name != out))
+        counting, before = seats.counting(asked, "alice"), seats.before(asked, "alice")
+        assert {counting, *before} == set(seats.workers) - {out}
+        assert Kind.VECTOR in seats.scheme.form(seats.workers.index(counting), seats.turn(asked, "alice"))
 
 
 @pytest.mark.parametrize("mode", SCHEME)
@@ -169,8 +202,8 @@ def test_a_model_owner_has_the_seat_that_is_for_it(charter: Any) -> None:
     assert Seats(charter(Mode.TRUSTED)).owner is None
 
 
-def question(number: int = 1, words: int = 8, plan: Any = None) -> Any:
-    return SimpleNamespace(cohort=("alice", "bob", "carol"), round=number, words=words, plan=plan)
+def question(number: int = 1, words: int = 8, plan: Any = None, present: tuple[str, ...] = ("w0",)) -> Any:
+    return SimpleNamespace(cohort=("alice", "bob", "carol"), round=number, words=words, plan=plan, present=present)
 
 
 @pytest.mark.parametrize("mode", SCHEME)
@@ -178,8 +211,8 @@ def test_who_counts_gets_its_share_last_and_everybody_gets_one(charter: Any, mod
     seats = Seats(charter(mode))
     for number in range(1, 5):
         for name in question().cohort:
-            counting = seats.counting(question(number), name)
-            before = seats.before(question(number), name)
+            counting = seats.counting(question(number, present=seats.workers), name)
+            before = seats.before(question(number, present=seats.workers), name)
             assert counting in seats.workers
             assert {*before, counting} == {*seats.holders, *seats.workers}
             assert len(before) == len({*before, counting}) - 1
@@ -191,7 +224,7 @@ def test_who_counts_gets_its_share_last_and_everybody_gets_one(charter: Any, mod
 def test_who_counts_has_a_vector_and_goes_round(charter: Any, workers: int) -> None:
     made = charter(Mode.ADDITIVE, workers)
     seats = Seats(made)
-    asked = [question(number, plan=made.plan) for number in range(1, 2 * workers + 1)]
+    asked = [question(number, plan=made.plan, present=seats.workers) for number in range(1, 2 * workers + 1)]
     counted = [seats.counting(each, "alice") for each in asked]
     assert {name: counted.count(name) for name in seats.workers} == dict.fromkeys(seats.workers, 2)
     assert all(one != other for one, other in pairwise(counted))
@@ -205,7 +238,7 @@ def test_who_counts_has_a_vector_and_goes_round(charter: Any, workers: int) -> N
 
 def test_where_two_have_a_vector_counting_goes_round_among_all(charter: Any) -> None:
     seats = Seats(charter(Mode.SHARED))
-    counted = [seats.counting(question(number), "alice") for number in range(1, 7)]
+    counted = [seats.counting(question(number, present=seats.workers), "alice") for number in range(1, 7)]
     assert {name: counted.count(name) for name in seats.workers} == dict.fromkeys(seats.workers, 2)
 
 

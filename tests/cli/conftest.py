@@ -90,7 +90,7 @@ class Place:
             old.unlink(missing_ok=True)
         parties = [self.line(name) for name in ROLES]
         if mode is Mode.SHAMIR:
-            # The mode that is reserved wants another secure worker, which nobody here runs.
+            # Two secure workers are one too few for it, and the second is run by nobody here.
             public = self.second.public
             at = {"control": "tcp://127.0.0.1:5", "bulk": "tcp://127.0.0.1:6"}
             parties.append(

@@ -158,7 +158,7 @@ def test_a_charter_that_breaks_a_rule_is_not_written(parties: Run, tmp_path: Pat
         (("--party", "alice/public.toml"), "parties.alice: two parties have this name"),
         (("--mode", "plain"), "unsafe_plain"),
         (("--unsafe-plain", "a lesson"), "rules.unsafe_plain: belongs to mode plain"),
-        (("--mode", "shamir"), "mode shamir is not there yet: known are additive, masked, plain"),
+        (("--mode", "shamir"), "parties: mode shamir shares among at least two secure workers, here is one"),
         (("--mode", "magic"), "there is no mode 'magic': known are additive"),
         (("--mode", "dummy"), "dummy"),
         (("--mode", "additive"), "parties: mode additive shares among at least two secure workers, here is one"),

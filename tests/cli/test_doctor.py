@@ -164,7 +164,7 @@ def test_a_folder_and_a_site_file_that_others_can_write(place: Place, doctor: Do
         ({"expires": timedelta(days=6)}, "expiry", "warn", "in 5 days"),
         ({"expires": timedelta(days=-1)}, "expiry", "fail", "expired on"),
         ({"signers": ("alice", "third")}, "signatures", "fail", "not signed by bob, carol, owner, tester"),
-        ({"mode": Mode.SHAMIR}, "mode", "fail", "reserved"),
+        ({"mode": Mode.SHAMIR}, "mode", "fail", "3 to 8 holder(s), not 2"),
         ({"minimum_cohort": 2, "unsafe_small_cohort": "a lesson"}, "charter", "warn", "because: a lesson"),
     ],
 )

@@ -141,9 +141,7 @@ def test_refusals_are_one_sentence(
     monkeypatch.chdir(tmp_path)
     assert "demos: digits, toy" in refused(capfd, "mnist")
     assert "demos: digits, toy" in refused(capfd, "halfplane")
-    assert "mode shamir is not there yet: known are additive, masked, plain" in refused(
-        capfd, "toy", "--mode", "shamir"
-    )
+    assert "has 3 to 8 holder(s), not 2" in refused(capfd, "toy", "--mode", "shamir", "--secure-workers", "2")
     assert "there is no mode 'magic': known are additive" in refused(capfd, "toy", "--mode", "magic")
     assert "the scheme dummy hides nothing" in refused(capfd, "toy", "--mode", "dummy")
     assert "has 1 holder(s), not 2" in refused(capfd, "toy", "--secure-workers", "2")

@@ -78,8 +78,8 @@ class Place:
         }
         return Charter(**{**said, **changes})
 
-    def reserved(self) -> Charter:
-        """A charter of the mode that is reserved, in which the judge is a second secure worker."""
+    def too_few_holders(self) -> Charter:
+        """A charter whose scheme wants a third secure worker; the judge is the second."""
         second = self.party("judge", role=Role.SECURE_WORKER, control="tcp://h:1", bulk="tcp://h:2")
         parties = (*(self.party(name) for name in ROLES if name != "judge"), second)
         rules = Rules(mode=Mode.SHAMIR, scheme=SchemeName(name="shamir"), minimum_cohort=3)

@@ -457,9 +457,9 @@ UNWELCOME: dict[str, tuple[Spoil, str, int]] = {
     "another signing key of ours": (rekeyed("alice", "signing"), "parties.alice.signing: not the key of alice", 1),
     "another key of somebody else": (rekeyed("bob", "signing"), "not signed by bob", 1),
     "without us": (renamed, "alice is not a party of this charter", 0),
-    "of a mode that is reserved": (
-        lambda p: p.write(p.reserved()),
-        "rules.mode: mode shamir is reserved",
+    "of a scheme with too few holders": (
+        lambda p: p.write(p.too_few_holders()),
+        "rules.scheme: the scheme shamir has 3 to 8 holder(s), not 2",
         0,
     ),
     "of a scheme that is unknown": (

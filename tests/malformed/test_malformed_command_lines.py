@@ -240,7 +240,10 @@ CASES: dict[str, tuple[tuple[str, ...], str]] = {
     "demo: two demos": (("demo", "toy", "digits"), "unexpected extra argument"),
     "demo: a name that paints": (("demo", "\x1b[2J"), "demo"),
     "demo: a mode there is not": (("demo", "toy", "--mode", "mild"), "mild"),
-    "demo: a mode that is reserved": (("demo", "toy", "--mode", "shamir"), "shamir"),
+    "demo: a mode with too few secure workers": (
+        ("demo", "toy", "--mode", "shamir", "--secure-workers", "2"),
+        "3 to 8 holder(s), not 2",
+    ),
     "demo: no rounds": (("demo", "toy", "--rounds", "0"), "--rounds"),
     "demo: rounds below 0": (("demo", "toy", "--rounds", "-3"), "--rounds"),
     "demo: rounds in words": (("demo", "toy", "--rounds", "ten"), "--rounds"),

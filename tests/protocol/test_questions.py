@@ -24,6 +24,7 @@ from tertium.protocol.errors import (
     WrongSession,
 )
 from tertium.protocol.messages import Abort, Cause, Decline, OpenRound, Purpose, RoundOffer, Signed
+from tertium.protocol.seats import Seats
 from tertium.protocol.session import HolderSession, check_offer, check_question, session_id
 from tertium.protocol.statements import open_signed, sign, statement_digest
 from tertium.protocol.training import TrainingPlan, WeightRule
@@ -90,8 +91,8 @@ def test_a_signed_statement_that_is_none_is_malformed(world: World) -> None:
 
 
 def test_an_honest_question_is_admitted(world: World) -> None:
-    check_question(world.charter, world.question)
-    check_question(world.charter, world.ask(purpose=Purpose.EVALUATE, cohort=("judge",)))
+    check_question(world.charter, Seats(world.charter), world.question)
+    check_question(world.charter, Seats(world.charter), world.ask(purpose=Purpose.EVALUATE, cohort=("judge",)))
 
 
 OTHER_PLAN = Plan.fit(cohort=30, max_weight=1, value_range=2.0, precision=1e-3)
@@ -122,7 +123,7 @@ def test_a_question_that_does_not_agree_is_refused(
     world: World, changes: dict[str, Any], error: type[Misbehaviour]
 ) -> None:
     with pytest.raises(error) as caught:
-        check_question(world.charter, world.ask(**changes))
+        check_question(world.charter, Seats(world.charter), world.ask(**changes))
     assert caught.value.party == "owner"
 
 
@@ -135,7 +136,7 @@ def test_a_task_the_charter_does_not_list_is_refused(world: World, tasks: tuple[
     session = session_id(charter.digest, *nonces)
     question = world.ask(charter=charter.digest, session=session, owner_nonce=nonces[0], holder_nonces=nonces[1])
     with pytest.raises(WrongPlan, match="task") if refused else contextlib.nullcontext():
-        check_question(charter, question)
+        check_question(charter, Seats(charter), question)
 
 
 @pytest.mark.parametrize("holders", [(), ("alice",), ("other",), ("third", "other")])
@@ -149,7 +150,7 @@ def test_other_holders_than_the_charters_are_refused(world: World, holders: tupl
         session=session_id(world.charter.digest, owner_nonce, nonces),
     )
     with pytest.raises(WrongPlan):
-        check_question(world.charter, question)
+        check_question(world.charter, Seats(world.charter), question)
 
 
 # --- offers

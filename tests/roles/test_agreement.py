@@ -194,7 +194,8 @@ def test_every_list_is_checked_before_there_is_a_set(stand: Run) -> None:
 
 
 def test_every_close_list_is_checked_before_a_release(stand: Run) -> None:
-    seats = stand.machines["first"]._seats
+    first = stand.machines["first"]
+    seats, question = first._seats, first._intake.question
     close = agree(stand, lists_of(stand))
     ours = sign(stand.identities["first"], close)
 
@@ -210,7 +211,7 @@ def test_every_close_list_is_checked_before_a_release(stand: Run) -> None:
         )
 
     good = signatures()
-    check_closes(stand.charter, seats, ours, good)
+    check_closes(stand.charter, seats, question, ours, good)
     for found, error in (
         (good[:2], WrongSender),
         (good[::-1], WrongSender),
@@ -224,4 +225,4 @@ def test_every_close_list_is_checked_before_a_release(stand: Run) -> None:
         (signatures(signer="alice"), SplitView),
     ):
         with pytest.raises(error):
-            check_closes(stand.charter, seats, ours, found)
+            check_closes(stand.charter, seats, question, ours, found)

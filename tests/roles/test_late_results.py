@@ -383,6 +383,10 @@ def test_an_evaluator_signs_the_score_of_this_model_and_of_no_failure(make: Make
     Evaluator.worked(judge, ELSEWHERE.hex(), Score(examples=1, loss=1.0), run.clock.now)
     assert judge.phase is Phase.EVALUATING
     assert not acted(judge)
+    judge.phase = Phase.INVITED
+    Evaluator.worked(judge, judge.asked.open_round.hex(), Score(examples=1, loss=1.0), run.clock.now)
+    assert not acted(judge)
+    judge.phase = Phase.EVALUATING
     Evaluator.worked(judge, judge.asked.open_round.hex(), RuntimeError("no data"), run.clock.now)
     assert judge.asked is None
     assert not acted(judge)

@@ -20,6 +20,9 @@ MODES: dict[str, tuple[Mode, str, tuple[str, ...]]] = {
     "additive of 3": (Mode.ADDITIVE, "additive", ("first", "second", "third")),
     "additive of 5": (Mode.ADDITIVE, "additive", ("first", "second", "third", "v", "w")),
     "replicated": (Mode.SHARED, "replicated", ("first", "second", "third")),
+    "shamir 2 of 3": (Mode.SHAMIR, "shamir", ("first", "second", "third")),
+    "shamir 2 of 4": (Mode.SHAMIR, "shamir", ("first", "second", "third", "v")),
+    "shamir 3 of 5": (Mode.SHAMIR, "shamir", ("first", "second", "third", "v", "w")),
 }
 
 
@@ -29,7 +32,8 @@ def rules_of(make: Maker, name: str, **changes: Any) -> dict[str, Any]:
     if mode is Mode.PLAIN:
         changes["unsafe_plain"] = "a test"
         more["limits_of"] = dict.fromkeys(make.names, LocalLimits(modes=tuple(Mode)))
-    return {"rules": make.rules(mode=mode, scheme=SchemeName(name=scheme), **changes), **more}
+    threshold = int(name.split()[1]) if mode is Mode.SHAMIR else None
+    return {"rules": make.rules(mode=mode, scheme=SchemeName(name=scheme, threshold=threshold), **changes), **more}
 
 
 @pytest.fixture(scope="module")

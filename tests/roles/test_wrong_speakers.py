@@ -416,7 +416,7 @@ def test_a_model_owner_that_receives_refuses(released: Still, case: Case) -> Non
     released.refuses(case)
 
 
-@pytest.mark.parametrize("missing", ["releases", "closes"])
+@pytest.mark.parametrize("missing", ["headers", "closes"])
 def test_no_outcome_is_stated_before_it_is_released(released: Still, missing: str) -> None:
     asking = dataclasses.replace(released.asking, **{missing: {}})
     # Nobody is accused: after our restart, what was sent before may be all that comes for a while.
