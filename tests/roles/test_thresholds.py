@@ -11,6 +11,7 @@ from tertium.protocol import limits
 from tertium.protocol.aborts import sign_abort
 from tertium.protocol.charter import Deadlines, Mode, SchemeName
 from tertium.protocol.errors import GateShut, IllegalMessage, WrongOpenRound, WrongPlan, WrongSender
+from tertium.protocol.machine import Send
 from tertium.protocol.messages import (
     Aborted,
     Cause,
@@ -18,6 +19,7 @@ from tertium.protocol.messages import (
     CloseList,
     Closes,
     Contribution,
+    Cosign,
     Cosignature,
     HolderList,
     Invitation,
@@ -26,6 +28,7 @@ from tertium.protocol.messages import (
     OpenRound,
     ProposeRound,
     Release,
+    RequestCosignature,
     RoundOffer,
 )
 from tertium.protocol.rounds import Phase
@@ -41,13 +44,21 @@ BEFORE = (Phase.COLLECTING, Phase.LISTED)
 AFTER = (Phase.CLOSED, Phase.RELEASED)
 
 
-def committee(make: Maker, threshold: int, workers: int, rounds: int = 3, owner: Any = None, more: Any = None) -> Run:
+def committee(
+    make: Maker,
+    threshold: int,
+    workers: int,
+    rounds: int = 3,
+    owner: Any = None,
+    more: Any = None,
+    deadlines: Deadlines = SOON,
+) -> Run:
     named = SchemeName(name="shamir", threshold=threshold)
     return make(
         4,
         plan=make.plan(rounds=rounds),
         machines={"owner": owner or make.sums, "dave": make.slow, **(more or {})},
-        rules=make.rules(mode=Mode.SHAMIR, scheme=named, deadlines=SOON),
+        rules=make.rules(mode=Mode.SHAMIR, scheme=named, deadlines=deadlines),
         workers=WORKERS[:workers],
     )
 
@@ -120,6 +131,7 @@ def test_one_of_2_of_3_that_dies_before_ends_the_session_in_a_signed_abort(make:
     errors = run.run()
     assert "second is not reachable" in errors["owner"]
     assert all("second is not reachable" in errors[name] for name in NAMES)
+    assert not [line for line in run.said("owner") if "going on without" in line.text]
     assert run.released == [1]
 
 
@@ -208,8 +220,10 @@ def closes(at: Still) -> Closed:
         ("owner", "second", lambda at: OfferRound(offer=at.by("second", RoundOffer(at.name, "second", at.key)))),
         ("owner", "second", lambda at: Listed(list=at.by("second", HolderList(at.name, "second", (), (), ())))),
         ("owner", "second", closes),
+        ("owner", "third", lambda at: OfferRound(offer=at.by("first", RoundOffer(at.name, "third", at.key)))),
+        ("owner", "third", lambda at: Closed(close=at.by("first", CloseList(at.name, "third", (), (), ())))),
     ],
-    ids=["an offer", "a list", "a close list"],
+    ids=["an offer", "a list", "a close list", "an offer in its name", "a close list in its name"],
 )
 def test_who_is_done_without_is_not_heard_in_that_attempt(going_on: Still, case: Any) -> None:
     going_on.refuses((*case, WrongOpenRound))
@@ -299,10 +313,12 @@ def test_a_total_that_comes_late_is_not_opened_and_its_statement_is_signed(make:
         """Says nothing to the model owner for a while once it has released."""
 
         def send(self, to: str, message: Any) -> None:
-            if isinstance(message, Release) and to == "owner" and not self.finished and not getattr(self, "held", None):
+            if isinstance(message, Release) and to == "owner":
                 self.held = message
-                return
-            super().send(to, message)
+            elif isinstance(message, RequestCosignature) and to == "owner":
+                self.asked = message
+            else:
+                super().send(to, message)
 
     run = committee(make, 2, 4, rounds=1, more={"second": Late})
     run.run(until=lambda: run.machines["owner"].phase is Phase.RECEIVING)
@@ -312,9 +328,47 @@ def test_a_total_that_comes_late_is_not_opened_and_its_statement_is_signed(make:
     run.run(until=lambda: asking.summed)
     assert run.clock.now >= SOON.release
     assert asking.failed == {"second"}
+    owner, second = run.machines["owner"], run.machines["second"]
+    owner.receive("second", second.held, run.clock.now)
+    owner.receive("second", second.asked, run.clock.now)
+    sent = [effect.message for effect in owner.take_effects() if isinstance(effect, Send)]
+    assert [type(message) for message in sent] == [Cosign]
     errors = run.run()
     assert {name: error for name, error in errors.items() if error} == {}
     np.testing.assert_array_equal(run.machines["owner"].total, plain_sum(run, 1, NAMES))
+
+
+def test_after_the_set_is_signed_nothing_is_asked_again(make: Maker, plain_sum: Any) -> None:
+    class Mute(SecureWorker):
+        """Releases nothing."""
+
+        def send(self, to: str, message: Any) -> None:
+            if not isinstance(message, Release):
+                super().send(to, message)
+
+    patient = msgspec.structs.replace(SOON, release=limits.ABSENCE + 10)
+    run = committee(make, 2, 4, rounds=1, more={"second": Mute}, deadlines=patient)
+    run.run(until=lambda: run.machines["owner"].phase is Phase.RECEIVING)
+    run.lose("fourth")
+    errors = run.run()
+    assert {name: error for name, error in errors.items() if error} == {}
+    assert not [line for line in run.said("owner") if "going on without" in line.text]
+    assert run.clock.now > limits.ABSENCE
+    np.testing.assert_array_equal(run.machines["owner"].total, plain_sum(run, 1, NAMES))
+
+
+def test_one_that_is_back_at_once_costs_an_attempt_and_no_deadline(
+    make: Maker, undisturbed: bytes, plain_sum: Any
+) -> None:
+    run = committee(make, 2, 4)
+    at(run, "second", Phase.COLLECTING)
+    run.restart("second")
+    errors = run.run()
+    assert set(errors.values()) == {None}
+    assert bytes(run.model.to_bytes()) == undisturbed
+    np.testing.assert_array_equal(run.machines["owner"].total, plain_sum(run, 3, NAMES))
+    assert set(run.all_refused) <= {"too-late"}
+    assert run.clock.now < limits.ABSENCE
 
 
 def test_a_holder_that_gives_a_signed_set_up_is_done_without(make: Maker, still: type[Still], plain_sum: Any) -> None:
