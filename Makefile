@@ -37,7 +37,8 @@ bench: $(VENV)/dev.stamp
 torture: $(VENV)/dev.stamp
 	$(BIN)/python -m tertium.simulation.torture --seeds 0:10000 --jobs 2 $(ARGS)
 	$(BIN)/python tests/mutants/mutants.py --jobs 2
-	TERTIUM_TORTURE=1 $(BIN)/python -m pytest -n 4 tests/e2e/test_kills.py
+	TERTIUM_TORTURE=1 $(BIN)/python -m pytest -n 4 tests/e2e/test_kills.py tests/e2e/test_committee_kills.py \
+		tests/e2e/test_memory_images.py
 	$(BIN)/python tests/sequences/sequence_run.py --sequences 0:1000000 --jobs 2
 
 clean:

@@ -6,8 +6,9 @@ BLAKE3 over the salted plaintext is the commitment that a signature can bind.
 
 Rules of the file:
 - A `RoundKey` lives in memory only, for one (session, round, attempt), and is erased at its end. Erasing drops the only
-  reference; CPython gives no stronger promise, and the documentation says so. One exception: the model owner's is in
-  its journal too until the aggregate is checkpointed, or a crash would lose the round.
+  references to OpenSSL's keys, and OpenSSL overwrites them; no copy of the bytes is made in Python. One exception: the
+  model owner's is in its journal too until the aggregate is checkpointed, or a crash would lose the round, and bytes
+  that went there may stay in its memory: CPython cannot overwrite them.
 - A content key seals exactly one plaintext. Sealing that again, after a lost connection, draws a fresh salt
   (Cobblestone does it), so there is no nonce to manage.
 - `BodyOpener` writes to a staging buffer and counts bytes against the length the signed header fixed: a body that is
@@ -62,7 +63,7 @@ _MLKEM_SEED = 64
 class RoundKey:
     """A recipient's HPKE key for one (session, round, attempt)."""
 
-    __slots__ = ("_private", "_secret", "key_id", "public")
+    __slots__ = ("_halves", "_private", "key_id", "public")
 
     def __init__(self, secret: bytes | None = None) -> None:
         """Draw a key, or take the one that `secret` gave; raises `Misuse` if those bytes are no key."""
@@ -70,7 +71,8 @@ class RoundKey:
             kem, curve = mlkem.MLKEM768PrivateKey.generate(), x25519.X25519PrivateKey.generate()
         else:
             kem, curve = _kept(secret)
-        self._secret: bytes | None = kem.private_bytes_raw() + curve.private_bytes_raw()
+        # As OpenSSL's own, which it overwrites when they are freed: bytes that Python frees stay until they are reused.
+        self._halves: tuple[mlkem.MLKEM768PrivateKey, x25519.X25519PrivateKey] | None = (kem, curve)
         self._private: MLKEM768X25519PrivateKey | None = MLKEM768X25519PrivateKey(kem, curve)
         self.public = kem.public_key().public_bytes_raw() + curve.public_key().public_bytes_raw()
         """1216 bytes: the ML-KEM-768 encapsulation key, then the X25519 public key."""
@@ -92,14 +94,15 @@ class RoundKey:
 
     def erase(self) -> None:
         """Forget the private half."""
-        self._private = self._secret = None
+        self._private = self._halves = None
 
     @property
     def secret(self) -> bytes:
         """The private half, for a model owner's journal alone: 96 bytes. Raises `Misuse` once erased."""
-        if self._secret is None:
+        if self._halves is None:
             raise Misuse("this round key has been erased")
-        return self._secret
+        kem, curve = self._halves
+        return kem.private_bytes_raw() + curve.private_bytes_raw()
 
     @property
     def erased(self) -> bool:

@@ -306,8 +306,8 @@ class SecureWorker(SecureSession):
         if self._alone:
             self._release(decision, kept, sealed, now)
         else:
-            # Where fewer than all make a quorum, others may release over this set whatever becomes of it here, so we sign
-            # no second one. Where all are needed, one that has released refuses any other set, and that is enough.
+            # Where fewer than all make a quorum, others may release over this set whatever becomes of it here, so we
+            # sign no second one. Where all are needed, one that has released refuses any other, and that is enough.
             binding = self._seats.quorum < len(self._seats.workers)
             self._memory.agree(kept, sealed, decision if binding else None)
             self._wait_for_closes(now)

@@ -20,6 +20,7 @@ from tertium.learning.registry import load_task
 from tertium.protocol import charter as charters
 from tertium.protocol.charter import Arithmetic, Charter, Deadlines, Mode, Party, Role, Rules, SchemeName
 from tertium.protocol.site import OwnerPlan
+from tertium.protocol.training import UpdateKind
 
 sys.path.insert(0, str(Path(__file__).parent))  # importlib mode puts no folder of tests there
 from killing import DATA_OWNERS, SCORER, Killable, Oracle
@@ -160,31 +161,34 @@ def found(tmp_path):
         deadlines: Deadlines | None = None,
         arithmetic: Arithmetic | None = None,
         folder: Path | None = None,
+        mode: Mode = Mode.TRUSTED,
+        scheme: str = "trusted",
+        workers: tuple[str, ...] = (THIRD,),
     ) -> Place:
         root = folder or tmp_path
         scorers = evaluators or {}
-        roles = {OWNER: Role.MODEL_OWNER, THIRD: Role.SECURE_WORKER}
+        roles = {OWNER: Role.MODEL_OWNER} | dict.fromkeys(workers, Role.SECURE_WORKER)
         roles |= dict.fromkeys(tasks, Role.DATA_OWNER) | dict.fromkeys(scorers, Role.EVALUATOR)
         identities = {name: Identity.generate(name) for name in roles}
-        ports = free_ports(4)
+        listening = (OWNER, *workers)
+        ports = free_ports(2 * len(listening))
         relays = [Relay(port) for port in ports] if relayed else []
         seen = [relay.port for relay in relays] or ports
-        at = {
-            OWNER: (f"tcp://127.0.0.1:{seen[0]}", f"tcp://127.0.0.1:{seen[1]}"),
-            THIRD: (f"tcp://127.0.0.1:{seen[2]}", f"tcp://127.0.0.1:{seen[3]}"),
-        }
-        bound = {
-            OWNER: (f"tcp://127.0.0.1:{ports[0]}", f"tcp://127.0.0.1:{ports[1]}"),
-            THIRD: (f"tcp://127.0.0.1:{ports[2]}", f"tcp://127.0.0.1:{ports[3]}"),
-        }
+        at, bound = (
+            {
+                name: (f"tcp://127.0.0.1:{each[2 * number]}", f"tcp://127.0.0.1:{each[2 * number + 1]}")
+                for number, name in enumerate(listening)
+            }
+            for each in (seen, ports)
+        )
         charter = Charter(
             version=1,
             federation="test",
             serial=1,
             not_after=datetime.now(UTC) + timedelta(days=1),
             rules=Rules(
-                mode=Mode.TRUSTED,
-                scheme=SchemeName(name="trusted"),
+                mode=mode,
+                scheme=SchemeName(name=scheme),
                 minimum_cohort=minimum,
                 unsafe_small_cohort="a test of two" if minimum == 2 else None,
                 deadlines=deadlines or Deadlines(join=40, upload=40, close=20, release=20, statement=10),
@@ -252,7 +256,7 @@ def planted_of():
 
 @pytest.fixture
 def killable(found, tmp_path):
-    """Return a maker of federations of five to kill parties of, each with the oracle that knows its sums."""
+    """Return a maker of federations to kill parties of, each with the oracle that knows its sums."""
     made: list[Killable] = []
 
     def make(
@@ -263,10 +267,13 @@ def killable(found, tmp_path):
         empty: str = "",
         gated: int = 0,
         pauses: dict[str, float] | None = None,
+        data_owners: tuple[str, ...] = DATA_OWNERS,
+        sharing: dict[str, Any] | None = None,
+        kind: UpdateKind = UpdateKind.WEIGHTS,
         **deadlines: float,
     ) -> tuple[Killable, Oracle]:
         gate = tmp_path / "go"
-        names = (*DATA_OWNERS, "owner", SCORER)
+        names = (*data_owners, "owner", SCORER)
         pace = {name: {"gate": str(gate), "gated": gated, "pause": (pauses or {}).get(name, 0.0)} for name in names}
         entries: dict[str, Any] = {
             name: planted(parameters, [0.125 * at, -0.5, 0.75])
@@ -281,14 +288,15 @@ def killable(found, tmp_path):
         plan = {"task": "line", "rounds": rounds, "metrics": ["loss"], "seed": 11}
         times = {"join": 30, "upload": 40, "close": 10, "release": 10, "statement": 5, "absence": 15}
         place = found(
-            {name: entries[name] for name in DATA_OWNERS},
-            {**plan, "entry": entries["owner"]},
+            {name: entries[name] for name in data_owners},
+            {**plan, "kind": kind.value, "entry": entries["owner"]},
             evaluators={SCORER: entries[SCORER]} if evaluator else None,
             deadlines=Deadlines(**{**times, **deadlines}),
+            **(sharing or {}),
         )
         federation = Killable(place, gate, rounds)
         made.append(federation)
-        return federation, Oracle(place, tasks, tasks["owner"], OwnerPlan(**plan))
+        return federation, Oracle(place, tasks, tasks["owner"], OwnerPlan(**plan, kind=kind))
 
     yield make
     for federation in made:

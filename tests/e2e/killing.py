@@ -1,7 +1,7 @@
 """Federations whose parties are killed, and what must hold afterwards: read from files and lines, never from memory.
 
 The oracle knows no protocol. It trains every data owner's numpy task itself, on the model it has worked out for the
-round before, adds the encoded vectors of a set as Python integers, and takes the step. Which set it was is what the
+round before, adds the encoded vectors of a set as Python integers, and takes the step. Which set it was is what every
 secure worker's journal says about that very model, and every record and every data owner's journal has to agree.
 """
 
@@ -133,7 +133,7 @@ class Killable:
                 start_new_session=True,
                 env={
                     **os.environ,
-                    "PYTHONPATH": os.pathsep.join([str(HERE), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep),
+                    "PYTHONPATH": search_path(),
                 },
             )
         life = Life(name, number, root, process, time.monotonic(), list(plan or []))
@@ -195,6 +195,10 @@ class Killable:
         return max(self.checkpoints(), default=0)
 
     @property
+    def workers(self) -> list[str]:
+        return [name for name, role in self.place.roles.items() if role is Role.SECURE_WORKER]
+
+    @property
     def model(self) -> Path | None:
         return next(self.state(OWNER).glob("model.*"), None)
 
@@ -217,9 +221,13 @@ class Killable:
         assert all(name == abort.party for name, abort in said)
         return [abort for _, abort in said]
 
-    def records(self) -> dict[int, RoundRecord]:
-        paths = (self.state(OWNER) / "records").glob("*.record")
-        return {int(path.name[6:12]): decode_as(RoundRecord, path.read_bytes()) for path in paths}
+    def records(self) -> dict[int, dict[str, RoundRecord]]:
+        """Return by round, and then by secure worker, what the model owner keeps of it."""
+        kept: dict[int, dict[str, RoundRecord]] = {}
+        for path in (self.state(OWNER) / "records").glob("*.record"):
+            _, number, holder, _ = path.name.replace("-", ".").split(".")
+            kept.setdefault(int(number), {})[holder] = decode_as(RoundRecord, path.read_bytes())
+        return kept
 
     def nothing_is_half_written(self) -> None:
         """Every journal is sound, and every file that has its name is whole; `exact` reads the rest."""
@@ -228,13 +236,15 @@ class Killable:
             if path.exists():
                 with contextlib.closing(sqlite3.connect(path)) as db:
                     assert db.execute("pragma integrity_check").fetchall() == [("ok",)], name
-        for number, record in self.records().items():
-            statement = open_signed(self.place.charter, record.statement, RoundStatement, Role.SECURE_WORKER)
-            for cosignature in record.cosignatures:
-                key = self.place.charter.party(cosignature.party).signing
-                verify(key, Label.ROUND_STATEMENT, record.statement.statement, cosignature.signature, party=None)
-            named = {cosignature.party for cosignature in record.cosignatures} | set(record.absent)
-            assert named == {OWNER, *statement.contributors}, number
+        for number, records in self.records().items():
+            for holder, record in records.items():
+                statement = open_signed(self.place.charter, record.statement, RoundStatement, Role.SECURE_WORKER)
+                assert statement.holder == holder, number
+                for cosignature in record.cosignatures:
+                    key = self.place.charter.party(cosignature.party).signing
+                    verify(key, Label.ROUND_STATEMENT, record.statement.statement, cosignature.signature, party=None)
+                named = {cosignature.party for cosignature in record.cosignatures} | set(record.absent)
+                assert named == {OWNER, *statement.contributors}, number
 
     def nothing_is_left_over(self) -> None:
         """No process that was killed has left a file it was writing."""
@@ -244,22 +254,24 @@ class Killable:
 
     def exact(self, oracle: "Oracle") -> list[tuple[str, ...]]:
         """Every checkpoint is the oracle's, bit for bit, over a set all journals agree on; return the sets."""
-        released = {kept.model: kept.contributors for kept in self.entries(THIRD, ModelKept)}
+        gates = {name: {kept.model: kept for kept in self.entries(name, ModelKept)} for name in self.workers}
         data_owners = [name for name, role in self.place.roles.items() if role is Role.DATA_OWNER]
         summed = {name: {kept.model: kept for kept in self.entries(name, SummedKept)} for name in data_owners}
         records, checkpoints, sets = self.records(), self.checkpoints(), []
         oracle.reset()
         for number in range(1, self.done + 1):
             name = oracle.model_name
-            assert name in released, f"round {number} was applied and never released"
+            for gate in gates.values():
+                assert name in gate, f"round {number} was applied and never released"
+            (released,) = {gate[name].contributors for gate in gates.values()}
             contributors = next(
-                chosen for chosen in subsets(data_owners, oracle.minimum) if contributor_set(chosen) == released[name]
+                chosen for chosen in subsets(data_owners, oracle.minimum) if contributor_set(chosen) == released
             )
             for party in data_owners:
                 kept = summed[party].get(name)
-                assert kept is None or (party in contributors and kept.contributors == released[name]), (number, party)
-            if number in records:
-                said = open_signed(self.place.charter, records[number].statement, RoundStatement)
+                assert kept is None or (party in contributors and kept.contributors == released), (number, party)
+            for record in records.get(number, {}).values():
+                said = open_signed(self.place.charter, record.statement, RoundStatement)
                 assert said.contributors == contributors, number
             oracle.step(number, contributors)
             if number in checkpoints:
@@ -291,6 +303,29 @@ class Killable:
         """The last round that anybody was asked."""
         rounds = [line["round"] for life in self.all_lives() for line in life.lines if line["event"] == "round-opened"]
         return max(rounds, default=0)
+
+
+def lives_ended_well(federation: Killable, *, killed: int) -> None:
+    """Whoever was not killed ended in order, or with one sentence."""
+    ends = {(life.name, life.number): life.code() for life in federation.all_lives()}
+    assert list(ends.values()).count(KILLED) == killed, federation.story()
+    for life in federation.all_lives():
+        assert "Traceback" not in life.err, federation.story()
+        if life.code() == KILLED:
+            assert life.places[-1][1] == "kill"
+        elif life.code() == 0:
+            assert life.err == "", federation.story()
+            assert life.first("ended") == {"event": "ended"}
+        else:
+            assert life.code() in (3, 143), federation.story()
+            assert len(life.err.splitlines()) == (1 if life.code() == 3 else 0), federation.story()
+            (ended,) = [line for line in life.lines if line["event"] == "ended"]
+            assert ended["error"], federation.story()
+
+
+def search_path() -> str:
+    """Return where a process that imports `victim` looks for modules."""
+    return os.pathsep.join([str(HERE), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
 
 
 def subsets(names: list[str], least: int) -> list[tuple[str, ...]]:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, get_args
 
 import pytest
-from killing import DATA_OWNERS, KILLED, OWNER, SCORER, THIRD, Killable, Step
+from killing import DATA_OWNERS, KILLED, OWNER, SCORER, THIRD, Killable, Step, lives_ended_well
 from tertium.protocol.charter import Role
 from tertium.protocol.journal import WRITES, Write
 from tertium.protocol.messages import AnyMessage, Closes, Listed, Lists
@@ -244,24 +244,6 @@ def _connected(federation: Killable, name: str) -> bool:
     life = federation.now(name)
     least = 2 if federation.place.roles[name] is Role.DATA_OWNER else 1
     return life.code() is not None or [place for _, place in life.places].count("send Hello") >= least
-
-
-def lives_ended_well(federation: Killable, *, killed: int) -> None:
-    """Whoever was not killed ended in order, or with one sentence."""
-    ends = {(life.name, life.number): life.code() for life in federation.all_lives()}
-    assert list(ends.values()).count(KILLED) == killed, federation.story()
-    for life in federation.all_lives():
-        assert "Traceback" not in life.err, federation.story()
-        if life.code() == KILLED:
-            assert life.places[-1][1] == "kill"
-        elif life.code() == 0:
-            assert life.err == "", federation.story()
-            assert life.first("ended") == {"event": "ended"}
-        else:
-            assert life.code() in (3, 143), federation.story()
-            assert len(life.err.splitlines()) == (1 if life.code() == 3 else 0), federation.story()
-            (ended,) = [line for line in life.lines if line["event"] == "ended"]
-            assert ended["error"], federation.story()
 
 
 @pytest.mark.timeout(300)

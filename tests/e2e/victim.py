@@ -14,10 +14,15 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+from cryptography.hazmat.primitives.asymmetric import mlkem, x25519
+from images import STRETCH, encodings
 from tertium.cli import main
+from tertium.crypto import sealing
 from tertium.learning.numpy_task import NumpyTask, NumpyTrainer, Planted, PlantedTrainer
 from tertium.protocol.journal import Journal
 from tertium.protocol.lanes.zmq_lanes import ZmqLanes
@@ -28,6 +33,8 @@ from tertium.protocol.transfers import Transfers
 ROUNDS_BEGIN_WITH = ("write QUESTION_ADMITTED", "write QUESTION_SIGNED", "write INVITATION_ANSWERED")
 ON_ITS_WAY = 0.1
 """Seconds a message that was handed to ZeroMQ's own thread is given to leave, where the end is to be after it."""
+KEYS = "TERTIUM_TEST_KEYS"
+"""Where it is set, round keys are drawn so that the test knows them: see `give_keys_away`."""
 ACTIONS = {"kill": signal.SIGKILL, "term": signal.SIGTERM}
 
 
@@ -90,10 +97,13 @@ def watch(fate: Fate) -> None:
 
 
 class Paced:
-    """Trains like the task it wraps, but no sooner than it is let: for a file to be there, or for some seconds."""
+    """Trains like the task it wraps, but no sooner than it is let: for a file to be there, or for some seconds.
+
+    In the name of the file "{}" stands for the number of the training.
+    """
 
     def __init__(self, trainer: Any, *, gate: str, gated: int, pause: float) -> None:
-        self._trainer, self._gate, self._gated, self._pause = trainer, Path(gate), gated, pause
+        self._trainer, self._gate, self._gated, self._pause = trainer, gate, gated, pause
         self._calls = 0
 
     def describe(self) -> str:
@@ -104,7 +114,8 @@ class Paced:
         """Train; the `gated`-th training of this process and those after it wait for the gate."""
         self._calls += 1
         begun = time.monotonic()
-        while self._gated and self._calls >= self._gated and not self._gate.exists():
+        gate = Path(self._gate.format(self._calls))
+        while self._gated and self._calls >= self._gated and not gate.exists():
             if time.monotonic() - begun > 60:
                 raise TimeoutError("the gate was never opened")
             time.sleep(0.01)
@@ -142,8 +153,41 @@ class PacedPlanted(Planted):
         return Paced(trainer, **self._pace)
 
 
+class HeldEveryWay(PacedPlanted):
+    """A planted pattern that this process also holds in every encoding, so that a search for one must find it."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.held = encodings(self.pattern[: 2 * STRETCH].tolist())
+
+
+def give_keys_away(into: int) -> None:
+    """Have every round key drawn here told to the test, by a descriptor, and leave no copy of it but the key itself."""
+    for module, kind, size, load in (
+        ("mlkem", "MLKEM768PrivateKey", 64, mlkem.MLKEM768PrivateKey.from_seed_bytes),
+        ("x25519", "X25519PrivateKey", 32, x25519.X25519PrivateKey.from_private_bytes),
+    ):
+        public = f"{kind.removesuffix('PrivateKey')}PublicKey"
+        real = getattr(sealing, module)
+        drawn = partial(_drawn, size, load, into)
+        fake = {kind: SimpleNamespace(generate=drawn), public: getattr(real, public)}
+        setattr(sealing, module, SimpleNamespace(**fake))
+
+
+def _drawn(size: int, load: Callable[[bytearray], Any], into: int) -> Any:
+    secret = bytearray(size)
+    with open("/dev/urandom", "rb", buffering=0) as source:
+        assert source.readinto(secret) == size
+    os.write(into, secret)
+    key = load(secret)
+    secret[:] = bytes(size)
+    return key
+
+
 def run() -> int:
     """Run the command that the arguments after plan and trace name."""
     plan, trace, *command = sys.argv[1:]
     watch(Fate(json.loads(plan), os.open(trace, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)))
+    if KEYS in os.environ:
+        give_keys_away(os.open(f"{trace}.keys", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600))
     return main(command)
