@@ -1,4 +1,4 @@
-"""Arithmetic in the prime field of a plan's word size, vectorised in numpy and blocked for the cache.
+"""Arithmetic in the prime field of a word size, vectorised in numpy and blocked for the cache.
 
 The primes are 2^32 - 5 for words of 32 bits and 2^61 - 1 for words of 64 (`ring.Field`). Rules of this file:
 - A field element lies in a word and is below the prime. What comes from another party is held to that by `check`.
@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .errors import WrongShare
-from .ring import Plan, Words
+from .ring import Field, Words
 
 Wide = npt.NDArray[np.uint64]
 """A flat array of field elements, in 64 bits whatever the field."""
@@ -28,12 +28,11 @@ _SMALL = 8
 
 
 class Arithmetic:
-    """The field of a plan, with the working memory for blocks of it; not for use by two threads at once."""
+    """A field, with the working memory for blocks of it; not for use by two threads at once."""
 
-    def __init__(self, plan: Plan) -> None:
-        self.modulus = plan.field.modulus
-        self.dtype = plan.dtype
-        self._bits = plan.word_bits
+    def __init__(self, field: Field) -> None:
+        self.modulus = field.modulus
+        self._bits = field.word_bits
         self._prime = np.uint64(self.modulus)
         self._work = tuple(np.empty(BLOCK, np.uint64) for _ in range(4))
 
@@ -102,6 +101,11 @@ class Arithmetic:
             np.subtract(self._prime, block, out=block)
             self.reduce(block)
 
+    def multiply(self, block: Wide, other: Wide) -> None:
+        """Multiply a block by another, element by element, in place; in the field modulo 2^61 - 1 alone."""
+        above, below = other >> np.uint64(31), other & _LOW_31
+        self._times_halves(block, above, below)
+
     def check(self, words: Words) -> None:
         """Raise WrongShare unless all words are elements of the field."""
         if words.size and int(words.max()) >= self.modulus:
@@ -135,8 +139,10 @@ class Arithmetic:
         np.add(block, high, out=block)
 
     def _scale_by_large(self, block: Wide, factor: int) -> None:
+        self._times_halves(block, np.uint64(factor >> 31), np.uint64(factor & (2**31 - 1)))
+
+    def _times_halves(self, block: Wide, above: Wide | np.uint64, below: Wide | np.uint64) -> None:
         """Multiply modulo 2^61 - 1 in halves: (a 2^31 + b)(c 2^31 + d) = 2 ac + (ad + bc) 2^31 + bd, as 2^62 is 2."""
-        above, below = np.uint64(factor >> 31), np.uint64(factor & (2**31 - 1))
         high, low, middle = (each[: block.size] for each in self._work[1:])
         np.right_shift(block, np.uint64(31), out=high)
         np.bitwise_and(block, _LOW_31, out=low)

@@ -50,6 +50,9 @@ class Label(enum.Enum):
     BATCH_ORDER = "tertium/1 batch order"
     KEYSTREAM = "tertium/1 keystream"
     KEYSTREAM_REPLACEMENTS = "tertium/1 keystream replacements"
+    CHALLENGE = "tertium/1 challenge"
+    FINGERPRINT = "tertium/1 fingerprint"
+    FINGERPRINT_MASK = "tertium/1 fingerprint mask"
     SCHEME = "tertium/1 scheme"
     SHARE = "tertium/1 share"
 

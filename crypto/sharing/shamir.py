@@ -47,7 +47,7 @@ class _Dealer:
 
     def _fill(self, secret: Words, shares: Mapping[int, Seed | Words]) -> None:
         """Write the vectors among the shares: interpolate through the secret and the seeds' values, after Newton."""
-        field, scratch = Arithmetic(self._plan), Scratch()
+        field, scratch = Arithmetic(self._plan.field), Scratch()
         seeds = {index: share for index, share in shares.items() if isinstance(share, Seed)}
         vectors = {_point(index): share for index, share in shares.items() if not isinstance(share, Seed)}
         points = [0, *map(_point, seeds)]
@@ -98,7 +98,7 @@ def _evaluate(field: Arithmetic, points: list[int], coefficients: list[Wide], at
 class _Holder:
     def __init__(self, scheme: Scheme, plan: Plan, length: int) -> None:
         self._scheme, self._plan, self._length = scheme, plan, length
-        self._field, self._scratch = Arithmetic(plan), Scratch()
+        self._field, self._scratch = Arithmetic(plan.field), Scratch()
 
     def zero(self) -> Words:
         return np.zeros(self._length, self._plan.dtype)
@@ -142,7 +142,7 @@ class _Combiner:
 
     def combine(self, partials: Mapping[int, Words]) -> Words:
         check_totals(self.scheme, self.plan, self.length, partials)
-        field, enough = Arithmetic(self.plan), self.scheme.threshold
+        field, enough = Arithmetic(self.plan.field), self.scheme.threshold
         for total in partials.values():
             field.check(total)
         given = tuple(sorted(partials))

@@ -23,6 +23,7 @@ from tertium.crypto.sharing.masked import Masked
 from tertium.crypto.sharing.plain import Plain
 from tertium.crypto.sharing.registry import load
 from tertium.crypto.sharing.replicated import Replicated
+from tertium.crypto.sharing.shamir import Shamir
 from tertium.crypto.sharing.trusted import Trusted
 
 PLAN = Plan.fit(cohort=8, max_weight=50, value_range=4.0, precision=1e-3)
@@ -50,6 +51,18 @@ class TestAdditiveForThree(SchemeConformance):
 
 class TestReplicated(SchemeConformance):
     scheme = Replicated
+
+
+class TestShamirTwoOfThree(SchemeConformance):
+    scheme = Shamir
+
+
+class TestShamirTwoOfFour(SchemeConformance):
+    scheme, holders, threshold = Shamir, 4, 2
+
+
+class TestShamirThreeOfFive(SchemeConformance):
+    scheme, holders, threshold = Shamir, 5, 3
 
 
 def test_the_suite_has_every_check_and_refuses_to_run_on_nothing():
@@ -464,5 +477,6 @@ def test_what_is_said_of_who_reads_an_update():
     assert naming.collusion_words(Additive(2)) == "both secure workers together"
     assert naming.collusion_words(Additive(5)) == "all 5 secure workers together"
     assert naming.collusion_words(Replicated()) == "any 2 of the 3 secure workers together"
+    assert naming.collusion_words(Shamir(5, 3)) == "any 3 of the 5 secure workers together"
     with pytest.raises(WrongHolders):
         Additive(1)

@@ -1,5 +1,6 @@
 """The schemes themselves: shares against a slow oracle, even load, liars found, the registry, digests and the wire."""
 
+import itertools
 import json
 import os
 import subprocess
@@ -27,6 +28,7 @@ from tertium.crypto.ring import Plan
 from tertium.crypto.sharing import chartered, dummy, names, registry, scheme
 from tertium.crypto.sharing.additive import Additive
 from tertium.crypto.sharing.base import Kind, Scheme, Seat, Seed, kind, pieces
+from tertium.crypto.sharing.conformance_aids import secrets as honest_secrets
 from tertium.crypto.sharing.cost import measure, wire_bytes
 from tertium.crypto.sharing.naming import scheme_digest
 from tertium.crypto.sharing.replicated import Replicated
@@ -45,7 +47,15 @@ PLANS = (
 )
 PLAN = PLANS[0]
 BOTH = pytest.mark.parametrize("plan", PLANS, ids=["32", "64"])
-EVERY = [("trusted", 1), ("plain", 1), ("masked", 2), ("additive", 2), ("additive", 5), ("replicated", 3)]
+EVERY = [
+    ("trusted", 1),
+    ("plain", 1),
+    ("masked", 2),
+    ("additive", 2),
+    ("additive", 5),
+    ("replicated", 3),
+    ("shamir", 3),
+]
 
 
 def expanded(seed: bytes, count: int, size: int) -> list[int]:
@@ -116,7 +126,7 @@ def test_replicated_pieces_add_up_by_the_slow_oracle(plan):
         assert isinstance(held[turn], np.ndarray)
 
 
-@pytest.mark.parametrize(("name", "holders"), [("additive", 2), ("additive", 5), ("replicated", 3)])
+@pytest.mark.parametrize(("name", "holders"), [("additive", 2), ("additive", 5), ("replicated", 3), ("shamir", 4)])
 def test_over_the_turns_every_holder_gets_as_many_vectors(name, holders):
     made = scheme(name, holders)
     got = [sum(made.form(index, turn).count(Kind.VECTOR) for turn in range(4 * holders)) for index in range(holders)]
@@ -138,7 +148,7 @@ def test_masked_never_gives_the_model_owner_a_vector():
 
 def test_a_share_is_never_written_over_the_secret():
     secret = np.ones(4, PLAN.dtype)
-    for name, holders in (("masked", 2), ("additive", 3), ("replicated", 3)):
+    for name, holders in (("masked", 2), ("additive", 3), ("replicated", 3), ("shamir", 3)):
         with pytest.raises(WrongArray, match="must not be written over the secret"):
             scheme(name, holders).dealer(PLAN, 4).split(secret, out=secret)
     assert secret.tolist() == [1, 1, 1, 1]
@@ -158,6 +168,102 @@ def test_replicated_finds_a_holder_that_lies_alone(liar):
         with pytest.raises(InconsistentTotals, match=rf"\b{liar}\b"):
             made.combiner(PLAN, 4).combine(false)
     assert made.combiner(PLAN, 4).combine(totals).tolist() == secret.tolist()
+
+
+# --- shamir
+
+
+def polynomial(made, shares, length, plan):
+    """What each coordinate's shares are the values of, by holder, as Python's integers."""
+    values = []
+    for share in shares:
+        if isinstance(share, Seed):
+            words = np.empty(length, plan.dtype)
+            share.keystream().elements(plan.field, 0, words)
+            share = words
+        values.append(share.tolist())
+    return values
+
+
+def at_zero(points, values, prime):
+    """Lagrange's formula at 0, in Python's integers."""
+    found = 0
+    for i, (x, y) in enumerate(zip(points, values, strict=True)):
+        above = below = 1
+        for other in points[:i] + points[i + 1 :]:
+            above, below = above * -other % prime, below * (x - other) % prime
+        found += y * above * pow(below, -1, prime)
+    return found % prime
+
+
+@BOTH
+@pytest.mark.parametrize(("holders", "threshold"), [(3, 2), (4, 2), (4, 3), (5, 3), (8, 7)])
+def test_shamir_shares_are_points_by_the_slow_oracle(plan, holders, threshold):
+    made, prime = scheme("shamir", holders, threshold), plan.field.modulus
+    largest = plan.largest_sum
+    signed = [0, 1, -1, 5, largest, -largest, 123456, *range(-20, 20)]
+    secret = np.array([number % 2**plan.word_bits for number in signed], plan.dtype)
+    for turn in range(holders):
+        shares = made.dealer(plan, secret.size).split(secret, turn)
+        assert [isinstance(share, Seed) for share in shares].count(True) == threshold - 1
+        values = polynomial(made, shares, secret.size, plan)
+        for chosen in itertools.combinations(range(holders), threshold):
+            points = [index + 1 for index in chosen]
+            for at, number in enumerate(signed):
+                assert at_zero(points, [values[index][at] for index in chosen], prime) == number % prime
+
+
+def totals_of(made, plan, secrets):
+    holders = [made.holder(plan, secrets[0].size, index) for index in range(made.holders)]
+    sums = [holder.zero() for holder in holders]
+    for turn, secret in enumerate(secrets):
+        for holder, total, share in zip(holders, sums, made.dealer(plan, secret.size).split(secret, turn), strict=True):
+            holder.accumulate(total, share)
+    return dict(enumerate(sums))
+
+
+@BOTH
+def test_any_t_totals_of_shamir_make_the_sum_and_fewer_do_not(plan):
+    made = scheme("shamir", 5, 3)
+    secrets = [secret_of(plan, 33) // plan.dtype.type(2**20) for _ in range(3)]
+    totals = totals_of(made, plan, secrets)
+    wanted = (secrets[0] + secrets[1] + secrets[2]).tolist()
+    for size in (3, 4, 5):
+        for chosen in itertools.combinations(range(5), size):
+            assert made.combiner(plan, 33).combine({at: totals[at] for at in chosen}).tolist() == wanted
+    for chosen in itertools.combinations(range(5), 2):
+        with pytest.raises(WrongHolders, match="combines the totals of 3 of its 5"):
+            made.combiner(plan, 33).combine({at: totals[at] for at in chosen})
+
+
+@BOTH
+@pytest.mark.parametrize("liar", range(4))
+def test_a_total_of_shamir_that_lies_is_noticed_and_alone_named(plan, liar):
+    made = scheme("shamir", 4, 2)
+    totals = totals_of(made, plan, [np.arange(9, dtype=plan.dtype)])
+    false = {**totals, liar: totals[liar].copy()}
+    false[liar][8] = (int(false[liar][8]) + 2**31) % plan.field.modulus
+    with pytest.raises(InconsistentTotals, match=rf"holder {liar} gives a total that contradicts all others"):
+        made.combiner(plan, 9).combine(false)
+    three = {at: false[at] for at in (liar, *(other for other in range(4) if other != liar))[:3]}
+    with pytest.raises(InconsistentTotals, match="contradict each other"):
+        made.combiner(plan, 9).combine(three)
+
+
+def test_shamir_is_for_three_to_eight_and_fewer_than_all():
+    for holders, threshold in ((2, 2), (3, 3), (3, 1), (9, 2)):
+        with pytest.raises(WrongHolders):
+            scheme("shamir", holders, threshold)
+
+
+def test_a_total_of_shamir_outside_the_field_is_refused():
+    made = scheme("shamir", 3)
+    zeros = {index: made.holder(PLAN, 2, index).zero() for index in range(3)}
+    bad = np.array([0, PLAN.field.modulus], PLAN.dtype)
+    with pytest.raises(WrongShare, match="not in the field"):
+        made.combiner(PLAN, 2).combine({**zeros, 1: bad})
+    with pytest.raises(WrongShare, match="not in the field"):
+        made.holder(PLAN, 2, 0).merge(zeros[0], bad)
 
 
 # --- vectors in files
@@ -203,7 +309,7 @@ def test_bad_shares_on_the_wire_are_refused(vector):
 def test_shares_and_totals_survive_the_wire(name, holders, plan):
     # 8 words of 32 bits are as long as a seed: nothing but the form may tell them apart.
     made, length = scheme(name, holders), 8
-    secret = secret_of(plan, length)
+    secret = honest_secrets(plan, length, 1, made.domain)
     totals = {}
     for index in range(holders):
         totals[index] = made.holder(plan, length, index).zero()
