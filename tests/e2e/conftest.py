@@ -163,6 +163,7 @@ def found(tmp_path):
         folder: Path | None = None,
         mode: Mode = Mode.TRUSTED,
         scheme: str = "trusted",
+        threshold: int | None = None,
         workers: tuple[str, ...] = (THIRD,),
     ) -> Place:
         root = folder or tmp_path
@@ -188,7 +189,7 @@ def found(tmp_path):
             not_after=datetime.now(UTC) + timedelta(days=1),
             rules=Rules(
                 mode=mode,
-                scheme=SchemeName(name=scheme),
+                scheme=SchemeName(name=scheme, threshold=threshold),
                 minimum_cohort=minimum,
                 unsafe_small_cohort="a test of two" if minimum == 2 else None,
                 deadlines=deadlines or Deadlines(join=40, upload=40, close=20, release=20, statement=10),
