@@ -25,7 +25,7 @@ from tertium.protocol.messages import Purpose
 from tertium.protocol.site import OwnerPlan
 from tertium.protocol.training import model_digest
 
-NONCES = (b"o" * 32, (b"h" * 32,))
+NONCES = (b"o" * 32, {"third": b"h" * 32})
 Left = Callable[..., None]
 Run = Callable[..., SimpleNamespace]
 

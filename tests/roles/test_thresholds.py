@@ -233,6 +233,13 @@ def test_a_data_owner_counts_no_close_list_of_who_is_done_without(going_on: Stil
     going_on.refuses(("alice", "second", closes, WrongSender))
 
 
+def test_a_data_owner_takes_a_close_list_from_who_signed_it(going_on: Still) -> None:
+    def passed_on(at: Still) -> Closed:
+        return Closed(close=at.by("first", CloseList(at.name, "third", (), (), ())))
+
+    going_on.refuses(("alice", "third", passed_on, WrongSender))
+
+
 @pytest.mark.parametrize(
     ("changes", "error"),
     [

@@ -352,7 +352,7 @@ class Attacker(Known):
         """Return a question such as the model owner asks now; the model is the one there is, or one that was."""
         if self._base is None or self.chance.random() < 0.2:
             world = self.world
-            nonces = bytes(32), (bytes(32),)
+            nonces = bytes(32), {THIRD: bytes(32)}
             asked = new_question(
                 world.identities[OWNER],
                 world.charter,

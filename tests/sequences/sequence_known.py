@@ -271,7 +271,7 @@ class Known:
             case "training":
                 changes = ({"seed": 8}, {"epochs": 3}, {"task": "other"}, {"metrics": ()}, {"learning_rate": 0.5})
                 return msgspec.structs.replace(old, **chance.choice(changes))
-            case "holders":
+            case "holders" | "without":
                 return chance.choice(((), (THIRD,), (THIRD, "alice"), ("alice",)))
             case "holder_nonces":
                 return tuple(self._known("holder_nonce") for _ in range(chance.choice((1, 1, 2))))
