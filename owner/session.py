@@ -430,7 +430,9 @@ class OwnerSession(HolderMachine):
         elif self.phase is Phase.OFFERING:
             silent = sorted(set(asking.question.present) - set(asking.offers))
         elif self.phase is Phase.COLLECTING:
-            silent = sorted(set(asking.question.present) - set(asking.closes))
+            # Of several, who has not even said what it counted keeps all others waiting.
+            closing = set(asking.question.present) - set(asking.closes)
+            silent = sorted(closing - set(asking.lists) if asking.lists else closing) or sorted(closing)
         else:
             silent = sorted(set(asking.question.present) - asking.opened)
         return f"nothing from {', '.join(silent)} as seen by {self.name}"

@@ -14,11 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from ..crypto.sealing import RoundKey
 from ..protocol.journal import Entry, Write
 from ..protocol.lanes.memory_lanes import Delivery
-from ..protocol.messages import (
-    Message,
-    OpenRound,
-    SealedHead,
-)
+from ..protocol.messages import Header, Message, OpenRound, SealedHead
 from ..protocol.progress import RefusedProgress
 
 if TYPE_CHECKING:
@@ -70,6 +66,12 @@ class Invariant:
 
     def opens(self, name: str, head: SealedHead, key: RoundKey) -> None:
         """An honest party is about to unwrap an envelope's content key."""
+
+    def seals(self, name: str, header: Header, subject: bytes, key: bytes, sections: list[bytes]) -> None:
+        """A party, hostile or not, sealed these sections to this public key."""
+
+    def opened(self, name: str, header: Header, sections: list[bytes]) -> None:
+        """A party, hostile or not, opened a body."""
 
     def has_key(self, name: str, key: RoundKey) -> None:
         """A party uses a round key for the first time."""

@@ -16,6 +16,7 @@ from .federation import OWNER
 
 if TYPE_CHECKING:
     from .world import World
+from .derivable import FreshRandomness, NoUpdateDerivable
 from .invariant import Invariant
 from .secrecy import (
     BoundedMemory,
@@ -87,7 +88,7 @@ class RunsRecover(Invariant):
 
 
 class AgreedOutcome(Invariant):
-    """The model owner is content only if every secure worker released every round; none aborts what it released."""
+    """The model owner is content only if as many as make a sum released every round; none aborts what it released."""
 
     why = "a partial result that looks like a whole one is worse than none"
 
@@ -111,13 +112,16 @@ class AgreedOutcome(Invariant):
     def ended(self, name: str, error: str | None) -> None:
         """Hold the model owner's success to the releases."""
         wanted = range(1, self.world.scenario.rounds + 1)
-        missing = {number for number in wanted if any(number not in rounds for rounds in self._released.values())}
+        released = [number for rounds in self._released.values() for number in rounds]
+        missing = {number for number in wanted if released.count(number) < self.world.seats.enough}
         if name == OWNER and error is None and missing:
             self.broken(f"the model owner is content without round {min(missing)}")
 
 
 ALL: tuple[type[Invariant], ...] = (
     UpdatesStayHome,
+    NoUpdateDerivable,
+    FreshRandomness,
     OnlyWhoMayOpens,
     SealedToTheOffered,
     SignedBeforeOpened,

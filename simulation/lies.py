@@ -17,7 +17,20 @@ from ..protocol.charter import Role
 from ..protocol.codec import decode_as
 from ..protocol.exchange import Outgoing
 from ..protocol.machine import Dial, Provide, Send
-from ..protocol.messages import Grant, Invitation, ProposeRound, Ready, Release, RoundOffer, Signed
+from ..protocol.messages import (
+    Closed,
+    CloseList,
+    Contribution,
+    Grant,
+    HolderList,
+    Invitation,
+    Listed,
+    ProposeRound,
+    Ready,
+    Release,
+    RoundOffer,
+    Signed,
+)
 from ..protocol.statements import sign
 
 if TYPE_CHECKING:
@@ -32,7 +45,7 @@ def uploads_twice(kind: type[Any]) -> type[Any]:
 
         def _seal(self, asked: Any, vector: Any) -> None:
             super()._seal(asked, vector)
-            for holder in self._holders:
+            for holder in self._seats.workers:
                 section = to_wire(vector.words)
                 self._more = self.exchange.seal(
                     Label.CONTRIBUTION, asked.context, holder, asked.holder_keys[holder], [section]
@@ -65,10 +78,10 @@ def stands_still(kind: type[Any]) -> type[Any]:
             self._model.apply = lambda *_: None
             return super()._apply(question, total, contributors, **more)
 
-        def _new_question(self, purpose: Any, number: int, cohort: tuple[str, ...]) -> Any:
+        def _new_question(self, purpose: Any, number: int, cohort: tuple[str, ...], *rest: Any) -> Any:
             if number > 1 and len(cohort) > self.charter.rules.minimum_cohort:
                 cohort = cohort[number % 2 :][: len(cohort) - 1]
-            return super()._new_question(purpose, number, cohort)
+            return super()._new_question(purpose, number, cohort, *rest)
 
     return StandsStill
 
@@ -77,8 +90,8 @@ def stands_still_quietly(kind: type[Any]) -> type[Any]:
     """A model owner that never takes a step and asks the same cohort, but lets one of them not hear of it."""
 
     class Quietly(stands_still(kind)):  # type: ignore[misc]
-        def _new_question(self, purpose: Any, number: int, cohort: tuple[str, ...]) -> Any:
-            return kind._new_question(self, purpose, number, cohort)
+        def _new_question(self, purpose: Any, number: int, cohort: tuple[str, ...], *rest: Any) -> Any:
+            return kind._new_question(self, purpose, number, cohort, *rest)
 
         def _invite(self, now: float) -> None:
             super()._invite(now)
@@ -138,6 +151,91 @@ def swaps_keys(kind: type[Any]) -> type[Any]:
     return SwapsKeys
 
 
+def withholds_its_list(kind: type[Any]) -> type[Any]:
+    """A secure worker that never tells the others what it counted."""
+
+    class WithholdsList(kind):  # type: ignore[misc]
+        def send(self, peer: str, message: Any) -> None:
+            if not isinstance(message, Listed):
+                super().send(peer, message)
+
+    return WithholdsList
+
+
+def lists_what_another_counts(kind: type[Any]) -> type[Any]:
+    """A secure worker that lists a contribution which another one counts, too."""
+
+    class ListsMore(kind):  # type: ignore[misc]
+        def send(self, peer: str, message: Any) -> None:
+            intake = self._intake
+            if isinstance(message, Listed) and intake is not None:
+                said = decode_as(HolderList, message.list.statement)
+                more = next(name for name in intake.question.cohort if not intake.counts(name))
+                entries = sorted((*said.contributions, Contribution(more, bytes(32))), key=lambda each: each.party)
+                said = msgspec.structs.replace(said, contributions=tuple(entries))
+                self._list = sign(self.identity, said)
+                message = Listed(list=self._list)
+            super().send(peer, message)
+
+    return ListsMore
+
+
+def lists_less(kind: type[Any]) -> type[Any]:
+    """A secure worker that keeps quiet about a contribution that has its receipt."""
+
+    class ListsLess(kind):  # type: ignore[misc]
+        def _close(self, now: float) -> None:
+            intake = self._intake
+            if intake is not None and intake.counted:
+                dropped = intake.counted[0]
+                del intake.added[dropped]
+                intake._in_total.discard(dropped)
+                intake._ours.discard(dropped)
+            super()._close(now)
+
+    return ListsLess
+
+
+def closes_over_another_set(kind: type[Any]) -> type[Any]:
+    """A secure worker that signs a Close list of another set than it was agreed on."""
+
+    class ClosesOver(kind):  # type: ignore[misc]
+        def send(self, peer: str, message: Any) -> None:
+            if isinstance(message, Closed):
+                close = decode_as(CloseList, message.close.statement)
+                fewer = msgspec.structs.replace(close, contributions=close.contributions[1:])
+                message = Closed(close=sign(self.identity, fewer))
+            super().send(peer, message)
+
+    return ClosesOver
+
+
+def releases_too_soon(kind: type[Any]) -> type[Any]:
+    """A secure worker that releases without having seen that all have closed over one set."""
+
+    class ReleasesSoon(kind):  # type: ignore[misc]
+        def _wait_for_closes(self, now: float) -> None:
+            super()._wait_for_closes(now)
+            kept, outgoing = self._memory.release, self._memory.outgoing()
+            if kept is not None and outgoing is not None:
+                self._outgoing = outgoing
+                self.effect(Provide(self._owner, outgoing))
+                self.send(self._owner, Release(head=kept.head))
+
+    return ReleasesSoon
+
+
+def adds_something_else(kind: type[Any]) -> type[Any]:
+    """A secure worker whose total is not the sum of the shares it was given."""
+
+    class AddsElse(kind):  # type: ignore[misc]
+        def _settle_on(self, intake: Any, close: Any, now: float) -> None:
+            intake._total += 1
+            super()._settle_on(intake, close, now)
+
+    return AddsElse
+
+
 LIES: dict[Role, "dict[str, Change]"] = {
     Role.DATA_OWNER: {"uploads twice": uploads_twice},
     Role.MODEL_OWNER: {
@@ -148,4 +246,20 @@ LIES: dict[Role, "dict[str, Change]"] = {
         "swaps keys": swaps_keys,
     },
 }
-"""What a liar of a role may do, by name; a scenario names one."""
+"""What a liar of a role may do in every mode, by name; a scenario names one."""
+AMONG_SEVERAL: dict[Role, "dict[str, Change]"] = {
+    Role.SECURE_WORKER: {
+        "withholds its list": withholds_its_list,
+        "lists what another counts": lists_what_another_counts,
+        "lists less": lists_less,
+        "closes over another set": closes_over_another_set,
+        "releases too soon": releases_too_soon,
+        "adds something else": adds_something_else,
+    },
+}
+"""What it may do besides where several secure workers have to agree."""
+
+
+def lies_of(role: Role, among: int = 2) -> "dict[str, Change]":
+    """Return the lies of a role, in a federation of so many secure workers."""
+    return LIES.get(role, {}) | (AMONG_SEVERAL.get(role, {}) if among > 1 else {})

@@ -4,24 +4,29 @@ Families, drawn by weight, so that every kind of trouble is also met alone: a fa
 Adding a draw changes what later seeds mean, and nothing depends on which seed means what: draws that belong together
 come from one generator of their own (`_stream`), so that an addition to one kind leaves the others alone.
 
-Where somebody lies the mode is `trusted`: what liars can do in the others is in `tests/roles/test_committees.py`.
+Which modes there are is asked of the modes and the schemes themselves (`kinds`): a new one is drawn as it is there.
 """
 
+import functools
 from dataclasses import dataclass, replace
 from random import Random
 
+from ..crypto.identity import Identity
+from ..crypto.sharing.registry import built_in
 from ..protocol import limits
 from ..protocol.charter import Arithmetic, Deadlines, Mode, Role, Rules, SchemeName
+from ..protocol.errors import CharterError
 from ..protocol.journal import WRITES, Write
-from ..protocol.site import Optimiser, OwnerPlan
+from ..protocol.seats import Seats
+from ..protocol.site import LocalLimits, Optimiser, OwnerPlan
 from ..protocol.training import UpdateKind, WeightRule
 from .crashes import CrashPlan
 from .faults import Trouble
-from .federation import OWNER, THIRD
-from .lies import LIES
+from .federation import OWNER, THIRD, make_charter
+from .lies import lies_of
 
 NAMES = ("alice", "bob", "carol", "dave", "erin", "frank")
-WORKERS = (THIRD, "fourth", "fifth")
+WORKERS = (THIRD, "fourth", "fifth", "sixth")
 """Secure workers; the first of them alone, unless the mode is for several."""
 EVALUATOR = "vera"
 TASK = "regression"
@@ -46,6 +51,8 @@ SENT_AMONG_SEVERAL = {Role.MODEL_OWNER: ("Lists", "Closes"), Role.SECURE_WORKER:
 """What is sent besides where several secure workers have to agree on a set."""
 SENT_WITH_A_SEAT = {Role.MODEL_OWNER: ("Receipted",)}
 """What is sent besides where the model owner holds shares."""
+SEATED = (Mode.MASKED, Mode.PLAIN)
+"""Modes in which it does."""
 OTHER_EFFECTS = ("Provide", "Expect", "Permit", "Dial", "Drop", "Work", "Finish")
 
 
@@ -78,6 +85,8 @@ class Scenario:
     cohort: int = 0
     stable: int | None = None
     mode: Mode = Mode.TRUSTED
+    scheme: str = ""
+    """The scheme's name, where it is not the mode's."""
     workers: tuple[str, ...] = (THIRD,)
     kind: UpdateKind = UpdateKind.WEIGHTS
     weights: WeightRule = WeightRule.UNIFORM
@@ -102,13 +111,18 @@ class Scenario:
         by_examples = self.weights is WeightRule.EXAMPLES
         return Rules(
             mode=self.mode,
-            scheme=SchemeName(name=self.mode.value),
+            scheme=SchemeName(name=self.scheme or self.mode.value),
+            unsafe_plain="a simulation" if self.mode is Mode.PLAIN else None,
             minimum_cohort=self.minimum,
             weight_rule=self.weights,
             stable_cohort=self.stable,
             arithmetic=Arithmetic(value_range=200.0, precision=1e-4, max_weight=100 if by_examples else 1),
             deadlines=self.deadlines,
         )
+
+    def site_limits(self, name: str) -> LocalLimits:
+        """Return what a data owner's or evaluator's own site file allows."""
+        return LocalLimits(modes=tuple(Mode), tasks=("another",) if name in self.declines else None)
 
     @property
     def plan(self) -> OwnerPlan:
@@ -146,7 +160,11 @@ class Scenario:
         )
         gone = {plan.party for plan in self.crashes} & set(self.data_owners) | set(self.declines)
         spare = (self.cohort or len(self.data_owners)) - self.minimum
-        return quiet and soon and len(gone) <= spare and not (self.stable and (gone or self.cohort))
+        # Where fewer than all sign a set, those who did sum no other (decision 0017): a data owner that is in it, or in
+        # some totals, and in the next attempt is not, or the other way round, can end the session.
+        ours = self.mode, self.rules.scheme.name, len(self.workers)
+        bound = bool(gone) and any((each.mode, each.scheme, each.workers) == ours and each.spare for each in kinds())
+        return quiet and soon and len(gone) <= spare and not bound and not (self.stable and (gone or self.cohort))
 
     def words(self) -> list[str]:
         """Return the scenario for a person, a line each."""
@@ -156,7 +174,9 @@ class Scenario:
             + (f", cohorts of {self.cohort}" if self.cohort else "")
             + (f", stable cohort {self.stable}" if self.stable else "")
             + (", an evaluator" if self.evaluator else "")
-            + ("" if self.mode is Mode.TRUSTED else f", mode {self.mode.value}, {len(self.workers)} secure worker(s)"),
+            + ("" if self.mode is Mode.TRUSTED else f", mode {self.mode.value}")
+            + (f" ({self.scheme})" if self.scheme else "")
+            + (f", {len(self.workers)} secure workers" if len(self.workers) > 1 else ""),
             f"network: {self.trouble.words()}",
         ]
         lines += [plan.words() for plan in self.crashes]
@@ -176,7 +196,7 @@ class Scenario:
     def sent(self, role: Role) -> tuple[str, ...]:
         """Return what a role sends in an honest round of this mode."""
         several = SENT_AMONG_SEVERAL.get(role, ()) if len(self.workers) > 1 else ()
-        seated = SENT_WITH_A_SEAT.get(role, ()) if self.mode is Mode.MASKED else ()
+        seated = SENT_WITH_A_SEAT.get(role, ()) if self.mode in SEATED else ()
         return (*SENT[role], *several, *seated)
 
     def writes(self, role: Role) -> tuple[Write, ...]:
@@ -198,8 +218,48 @@ FAMILIES = {
     "hostile secure worker": 6,
 }
 """How many of a hundred seeds are of each family."""
-MODES = {(Mode.TRUSTED, 1): 76, (Mode.MASKED, 1): 10, (Mode.ADDITIVE, 2): 8, (Mode.ADDITIVE, 3): 6}
-"""How many of a hundred seeds without a liar run each mode, with so many secure workers."""
+TRUSTED = 0.75
+"""Share of the seeds that run mode `trusted`, the cheapest; all other kinds of federation are drawn alike."""
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of federation that this release runs: a mode, its scheme, and how many secure workers."""
+
+    mode: Mode
+    scheme: str
+    workers: int
+    spare: int
+    """How many of the secure workers a round can begin without."""
+
+
+@functools.cache
+def kinds() -> tuple[Kind, ...]:
+    """Return every kind there is, with up to three secure workers: whatever a charter can be made for.
+
+    With four, those that can begin a round without one of them.
+    Of schemes those that come with this release, so that a seed means the same wherever it is played.
+    """
+    found = []
+    names = (OWNER, *WORKERS, *NAMES[:3])
+    identities = {name: Identity.generate(name) for name in names}
+    for mode in Mode:
+        for scheme in built_in():
+            for workers in range(1, len(WORKERS) + 1):
+                made = Scenario(0, "", NAMES[:3], 3, 1, mode=mode, scheme=scheme, workers=WORKERS[:workers])
+                try:
+                    seats = Seats(make_charter(identities, made.roles, made.rules))
+                except CharterError:
+                    continue
+                if workers < len(WORKERS) or seats.quorum < workers:
+                    found.append(Kind(mode, scheme, workers, workers - seats.quorum))
+    return tuple(found)
+
+
+def of_kind(scenario: Scenario, kind: Kind) -> Scenario:
+    """Return a scenario played in a federation of another kind."""
+    scheme = "" if kind.scheme == kind.mode.value else kind.scheme
+    return replace(scenario, mode=kind.mode, scheme=scheme, workers=WORKERS[: kind.workers])
 
 
 def _stream(seed: int, what: str) -> Random:
@@ -228,15 +288,14 @@ def draw(seed: int) -> Scenario:
     scenario = replace(scenario, momentum=scenario.kind is UpdateKind.GRADIENTS or base.random() < 0.3)
     if base.random() < 0.06:
         scenario = replace(scenario, declines=(base.choice(owners),))
+    scenario = of_kind(scenario, _kind(_stream(seed, "mode")))
     if family.startswith("hostile"):
         liars = {"data owner": base.choice(owners), "evaluator": EVALUATOR, "model owner": OWNER}
-        scenario = replace(scenario, hostile=liars.get(family.removeprefix("hostile "), THIRD))
-        lies = LIES.get(scenario.roles[scenario.hostile or OWNER], {})
+        liar = liars.get(family.removeprefix("hostile "), base.choice(scenario.workers))
+        lies = lies_of(scenario.roles[liar], among=len(scenario.workers))
+        scenario = replace(scenario, hostile=liar)
         if lies and base.random() < 0.5:
             scenario = replace(scenario, lie=base.choice(sorted(lies)), rounds=max(2, rounds))
-    else:
-        mode, workers = _stream(seed, "mode").choices(list(MODES), list(MODES.values()))[0]
-        scenario = replace(scenario, mode=mode, workers=WORKERS[:workers])
     everything = family == "everything"
     if everything or family == "network" or (scenario.hostile and base.random() < 0.3):
         scenario = replace(scenario, trouble=_trouble(_stream(seed, "trouble")))
@@ -247,6 +306,13 @@ def draw(seed: int) -> Scenario:
     if everything or family == "clock":
         scenario = _clocks(_stream(seed, "clocks"), scenario)
     return scenario
+
+
+def _kind(chance: Random) -> Kind:
+    others = [each for each in kinds() if each.mode is not Mode.TRUSTED]
+    if chance.random() < TRUSTED:
+        others = [each for each in kinds() if each.mode is Mode.TRUSTED]
+    return chance.choice(others)
 
 
 def _trouble(chance: Random) -> Trouble:

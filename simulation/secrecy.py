@@ -10,7 +10,7 @@ from ..crypto.identity import verify
 from ..crypto.labels import Label, frame
 from ..crypto.sealing import RoundKey, key_id
 from ..protocol import limits
-from ..protocol.charter import Mode, Role
+from ..protocol.charter import Role
 from ..protocol.codec import decode_as, encode
 from ..protocol.exchange import MAY_SEND, TO_AN_OWNER_THAT_HOLDS
 from ..protocol.journal import Entry, Write
@@ -40,25 +40,47 @@ SCRAP = 16
 
 
 class UpdatesStayHome(Invariant):
-    """No plaintext of one update in any frame, record, journal entry or checkpoint of anybody."""
+    """No plaintext of one update, or of a share of one, in any frame, record, journal entry, checkpoint or body."""
 
-    why = "one data owner's update may exist at its owner, in mode `trusted` at the secure worker, and nowhere else"
+    why = "one update may stand open at its owner, and in what is sealed for who may read it alone, and nowhere else"
 
     def __init__(self, world: "World") -> None:
         super().__init__(world)
+        self._updates: dict[bytes, str] = {}
         self._needles: dict[bytes, str] = {}
 
     def encodes(self, name: str, question: OpenRound, words: bytes, update: Sequence[Any]) -> None:
         """Remember what to look for: the encoded words, and the numbers they were made of."""
         flat = np.concatenate([np.asarray(each).reshape(-1) for each in update])
         for secret in (words, flat.astype("<f4").tobytes(), flat.astype("<f8").tobytes()):
-            if secret[:SCRAP].count(0) < SCRAP // 2:
-                self._needles[secret[:SCRAP]] = name
+            self._remember(self._updates, secret, f"the update of {name}")
+
+    def seals(self, name: str, header: Header, subject: bytes, key: bytes, sections: list[bytes]) -> None:
+        """Remember an honest data owner's shares: vectors, and the seeds of streams."""
+        if header.label is Label.CONTRIBUTION and self.world.honest(name):
+            for section in sections:
+                self._remember(self._needles, section, f"a share of {name}")
+
+    def _remember(self, needles: dict[bytes, str], secret: bytes, what: str) -> None:
+        if secret[:SCRAP].count(0) < SCRAP // 2 and len(secret) >= SCRAP:
+            needles.setdefault(secret[:SCRAP], what)
+            self._needles[secret[:SCRAP]] = needles[secret[:SCRAP]]
+
+    def opened(self, name: str, header: Header, sections: list[bytes]) -> None:
+        """Search what is opened: a share for an update, but at who can read one alone; anything else for both."""
+        share = header.label is Label.CONTRIBUTION
+        index = self.world.seats.index(name)
+        if share and frozenset({index}) in self.world.seats.scheme.collusion_sets:
+            return
+        for section in sections:
+            for needle, what in (self._updates if share else self._needles).items():
+                if needle in section:
+                    self.broken(f"{what} stands in a {header.label.value} that {name} opens")
 
     def _search(self, data: bytes, where: str) -> None:
-        for needle, name in self._needles.items():
+        for needle, what in self._needles.items():
             if needle in data:
-                self.broken(f"the update of {name} stands in {where}")
+                self.broken(f"{what} stands in {where}")
 
     def carried(self, delivery: Delivery) -> None:
         """Search what travels."""
@@ -83,7 +105,7 @@ class UpdatesStayHome(Invariant):
 
 
 class OnlyWhoMayOpens(Invariant):
-    """A share is opened by a holder (in mode `masked` the model owner too), an aggregate by the model owner alone."""
+    """A share is opened by a holder (the model owner too, if it is one), an aggregate by the model owner alone."""
 
     why = "what a role may hold is a table; no message may make an honest party open anything else"
 
@@ -91,7 +113,7 @@ class OnlyWhoMayOpens(Invariant):
         """Hold the header to the table."""
         header = decode_as(Header, head.header)
         sender, ours = self.world.roles.get(header.sender), self.world.roles[name]
-        seated = {TO_AN_OWNER_THAT_HOLDS} if self.world.scenario.mode is Mode.MASKED else set()
+        seated = {TO_AN_OWNER_THAT_HOLDS} if self.world.seats.owner is not None else set()
         if sender is None or (header.label, sender, ours) not in MAY_SEND | seated or header.recipient != name:
             self.broken(f"{name} opens a {header.label.value} of {header.sender} for {header.recipient}")
 
@@ -121,7 +143,8 @@ class SealedToTheOffered(Invariant):
             self._offered.setdefault((offer.open_round, name), set()).add(key_id(offer.key))
         elif isinstance(message, Ready):
             header = decode_as(Header, message.head.header)
-            if header.recipient_key not in self._offered.get((header.open_round, peer), set()):
+            offers = self.world.honest(peer)  # a hostile model owner's questions are not known here
+            if offers and header.recipient_key not in self._offered.get((header.open_round, peer), set()):
                 self.broken(f"{name} seals its update to a key that {peer} did not offer")
 
 

@@ -1,4 +1,8 @@
-"""Invariants about rounds: one question, one contributor set, one release, one exact sum, one step of the model."""
+"""Invariants about rounds: one question, one contributor set, one release, one exact sum, one step of the model.
+
+What one secure worker must not do, an honest one must not do beside a liar either: only what several have to come to
+together is asked of honest ones alone.
+"""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -49,10 +53,6 @@ class OneReleaseASlot(Invariant):
         self._bodies: dict[bytes, dict[int, bytes]] = {}
         self._at: dict[Any, int] = {}
 
-    def applies(self) -> bool:
-        """Only honest secure workers."""
-        return self.world.honest_workers()
-
     def said(self, name: str, peer: str, message: Message) -> None:
         """Compare each release with the first of its slot."""
         if isinstance(message, Release) and name in self.world.workers:
@@ -82,10 +82,6 @@ class MinimumCohort(Invariant):
     def __init__(self, world: "World") -> None:
         super().__init__(world)
         self._closed: dict[bytes, CloseList] = {}
-
-    def applies(self) -> bool:
-        """Only honest secure workers."""
-        return self.world.honest_workers()
 
     def said(self, name: str, peer: str, message: Message) -> None:
         """Hold each release to the Close list that its header names, and that to what was added."""
@@ -156,10 +152,6 @@ class ReceiptMeansCounted(Invariant):
         super().__init__(world)
         self._receipted: dict[bytes, dict[str, bytes]] = {}
 
-    def applies(self) -> bool:
-        """Only honest secure workers."""
-        return self.world.honest_workers()
-
     def said(self, name: str, peer: str, message: Message) -> None:
         """Compare receipts with the Close list of the same question."""
         if name not in self.world.workers:
@@ -188,10 +180,6 @@ class OneModelOneSet(Invariant):
         super().__init__(world)
         self._sets: dict[bytes, tuple[str, ...]] = {}
         self._closed: dict[bytes, CloseList] = {}
-
-    def applies(self) -> bool:
-        """An honest secure worker. Questions of a hostile model owner are looked up where that worker added."""
-        return self.world.honest_workers()
 
     def said(self, name: str, peer: str, message: Message) -> None:
         """Compare the set of each release with the first of its model."""
@@ -359,8 +347,8 @@ class SameQuestion(Invariant):
         given = set()
         for name, each in self.world.questions.items():
             if (each.session, each.round, each.attempt) == (abort.session, abort.round, abort.attempt):
-                given |= self._receipted.get((name, holder), set())
-        # Of a contribution that another counts, that one owes the account.
-        given = {each for each in given if self.world.seats.counting(question, each) == holder}
+                # Of a contribution that another counted in that attempt, that one owes the account.
+                counted_by = self.world.seats.counted_by(each)
+                given |= {who for who in self._receipted.get((name, holder), set()) if counted_by[who] == holder}
         if given - {each.party for each in abort.receipted}:
             self.broken(f"the abort of attempt {abort.attempt} keeps quiet about a receipt")

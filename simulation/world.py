@@ -2,8 +2,8 @@
 
 The machines, keys, envelopes and transfers are the real ones, as in `federation.py`. Beyond that:
 - Any party that has something to do may be the next to step; which one is drawn, and so is how long a step takes.
-- Watchers stand at the few places where facts can be seen: what a party sends, seals, opens, writes, encodes, adds,
-  applies, refuses, and how it ends. Each fact is told to every invariant; watchers change nothing.
+- Watchers (`watchers.py`) stand at the few places where facts can be seen: what a party sends, seals, opens, writes,
+  encodes, adds, applies, refuses, and how it ends. Each fact is told to every invariant; watchers change nothing.
 - Invariants hold honest parties to account. What a hostile one says of itself is no fact.
 - `trace` is everything that happened, without one protective byte: two runs of a seed have equal traces.
 """
@@ -18,16 +18,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..crypto.labels import Label
 from ..crypto.ring import Words
-from ..crypto.sealing import RoundKey, Staging
+from ..crypto.sealing import RoundKey
+from ..crypto.sharing.base import Domain
 from ..learning.numpy_task import NumpyTask
 from ..learning.task import GlobalModel, ServerOptimiser
-from ..owner.machine import ModelOwner
 from ..owner.store import OwnerStore
 from ..protocol import limits
-from ..protocol.charter import Mode, Role
+from ..protocol.charter import Mode
 from ..protocol.codec import decode_as
-from ..protocol.exchange import Exchange, Incoming, RoundContext
 from ..protocol.journal import Entry, Write
 from ..protocol.lanes.memory_lanes import Delivery
 from ..protocol.machine import Effect, Machine, Tell
@@ -36,22 +36,19 @@ from ..protocol.party import Party
 from ..protocol.progress import Ended, Progress, RefusedProgress
 from ..protocol.seats import Seats
 from ..protocol.session import question_digest
-from ..protocol.site import LocalLimits, addresses
+from ..protocol.site import addresses
 from ..protocol.statements import statement_digest
-from ..secure_worker.machine import SecureWorker
-from ..workers.data_owner import DataOwner
-from ..workers.evaluator import Evaluator
 from .crashes import Crash, CrashPlan, CrashSchedule, FaultyJournal, effect_names
 from .faults import FaultyNetwork, PacedExecutor, PartyClock, SteppedLanes
 from .federation import OWNER, Federation
-from .lies import LIES
+from .lies import lies_of
 from .scenario import EVALUATOR, Scenario
+from .shares import Dealt
+from .watchers import Change, watched, watched_exchange
 
 if TYPE_CHECKING:
     from .invariant import Invariant
 
-Change = Callable[[type[Any]], type[Any]]
-"""Makes another class of a party's, to plant a violation."""
 STEP = 0.0003
 """Mean simulated seconds a step takes."""
 SPINNING = 200
@@ -152,20 +149,20 @@ class World(Federation):
         self.owner_task = NumpyTask(test_examples=5)
         self._invariants = [each for each in (kind(self) for kind in invariants) if each.applies()]
         self._hooks: dict[str, list[Callable[..., None]]] = {}
-        self._changes = dict(machines or {})
+        self.changes = dict(machines or {})
         if scenario.hostile and scenario.lie:
-            self._changes[scenario.hostile] = LIES[scenario.roles[scenario.hostile]][scenario.lie]
-        self._changed_exchanges = exchanges or {}
+            self.changes[scenario.hostile] = lies_of(scenario.roles[scenario.hostile])[scenario.lie]
+        self.changed_exchanges = dict(exchanges or {})
         super().__init__(
             tasks,
             self.owner_task,
             scenario.plan,
             store,
             rules=scenario.rules,
-            limits_of={name: LocalLimits(tasks=("another",)) for name in scenario.declines},
+            limits_of={name: scenario.site_limits(name) for name in (*scenario.data_owners, EVALUATOR)},
             evaluators={EVALUATOR: NumpyTask(party=9, examples=5)} if scenario.evaluator else None,
-            machines={name: self._watched(name, role) for name, role in scenario.roles.items()},
-            exchanges={name: self._watched_exchange(name) for name in scenario.roles},
+            machines={name: watched(self, name, role) for name, role in scenario.roles.items()},
+            exchanges={name: watched_exchange(self, name) for name in scenario.roles},
             network=network,
             workers=scenario.workers,
         )
@@ -192,6 +189,8 @@ class World(Federation):
         """By question and secure worker: whose shares it has taken."""
         self.admitted: dict[bytes, OpenRound] = {}
         """Every question a secure worker took anything for, by digest."""
+        self.dealt = Dealt()
+        """Every split of an update, and what is known of its shares."""
         self.released: set[tuple[bytes, int]] = set()
         """Sessions and rounds that an honest secure worker released."""
 
@@ -248,62 +247,21 @@ class World(Federation):
         elif isinstance(progress, Ended):
             self.note("ends", name, progress.error)
 
-    # --- watchers
-
-    def _watched(self, name: str, role: Role) -> type[Any]:
-        world, change = self, self._changes.get(name, _unchanged)
-        match role:
-            case Role.MODEL_OWNER:
-                owner: type[Any] = change(ModelOwner)
-
-                class WatchedOwner(owner):  # type: ignore[misc]
-                    def _apply(self, question: OpenRound, total: Words, contributors: int, **more: Any) -> Any:
-                        world.tell("applied", self._asking.name, question, total.copy(), contributors)
-                        return super()._apply(question, total, contributors, **more)
-
-                return WatchedOwner
-            case Role.SECURE_WORKER:
-                third: type[Any] = change(SecureWorker)
-
-                class WatchedThird(third):  # type: ignore[misc]
-                    def opened(self, peer: str, incoming: Incoming, sections: Any, now: float) -> None:
-                        words, intake = bytes(sections[0]) if sections else b"", self._intake
-                        before = set(intake.added) if intake is not None else set()
-                        try:
-                            super().opened(peer, incoming, sections, now)
-                        finally:  # a crash behind the release must not hide what is in it
-                            if intake is not None and set(intake.added) - before:
-                                world._was_added(name, intake.open_round, peer, intake.question, words)
-
-                return WatchedThird
-            case Role.DATA_OWNER:
-                data_owner: type[Any] = change(DataOwner)
-
-                class WatchedDataOwner(data_owner):  # type: ignore[misc]
-                    def worked(self, tag: str, result: Any, now: float) -> None:
-                        # By the job's own question: its attempt may be over, and the vector kept for the next.
-                        question = world.jobs.get(tag)
-                        if question is None and self.asked is not None:
-                            question = self.asked.question
-                        if question is not None and hasattr(result, "words"):
-                            world._was_encoded(name, question, result)
-                        super().worked(tag, result, now)
-
-                return WatchedDataOwner
-            case Role.EVALUATOR:
-                return change(Evaluator)
+    # --- watched
 
     def _wrote(self, name: str, write: Write, entries: tuple[Entry, ...]) -> None:
         self.note("writes", name, write.name)
         self.tell("wrote", name, write, entries)
 
-    def _was_encoded(self, name: str, question: OpenRound, result: Any) -> None:
+    def was_encoded(self, name: str, question: OpenRound, result: Any) -> None:
+        """Note a vector that a data owner encoded."""
         words = result.words.tobytes()
         if self.honest(name):
             self.tell("encodes", name, question, words, [np.asarray(each) for each in result.update.values])
         self.encoded.setdefault((name, question.session, question.round), words)
 
-    def _was_added(self, worker: str, open_round: bytes, name: str, question: OpenRound, words: bytes) -> None:
+    def was_added(self, worker: str, open_round: bytes, name: str, question: OpenRound, words: bytes) -> None:
+        """Note a share that a secure worker took."""
         self.taken.setdefault((open_round, worker), set()).add(name)
         self.admitted[open_round] = question
         if self.scenario.mode is not Mode.TRUSTED:
@@ -312,27 +270,20 @@ class World(Federation):
         if self.honest(worker):
             self.tell("added_up", open_round, name, question, words)
 
-    def _watched_exchange(self, name: str) -> type[Exchange]:
-        world = self
-        change: Change = self._changed_exchanges.get(name, _unchanged)
-        base = change(Exchange)
+    def was_split(self, name: str, question: OpenRound, open_round: bytes, words: Words) -> None:
+        """Note that a data owner is about to split a vector."""
+        over_a_field = self.seats.scheme.domain is Domain.FIELD
+        self.dealt.split(name, question, open_round, words, question.plan.field.modulus if over_a_field else None)
 
-        class WatchedExchange(base):  # type: ignore[misc,valid-type]
-            def examine(
-                self, head: SealedHead, label: Any, context: RoundContext, sender: str, key: Any, sections: Any
-            ) -> Any:
-                world._saw_key(name, key)
-                return super().examine(head, label, context, sender, key, sections)
+    def was_sealed(self, name: str, head: SealedHead, key: bytes, sections: list[bytes]) -> None:
+        """Note what an envelope holds, and for which public key."""
+        header = decode_as(Header, head.header)
+        if header.label is Label.CONTRIBUTION:
+            self.dealt.share(name, header.recipient, sections)
+        self.tell("seals", name, header, head.subject, key, sections)
 
-            def open(self, head: SealedHead, key: RoundKey, staging: Staging | None = None) -> Any:
-                world._saw_key(name, key)
-                if world.honest(name):
-                    world.tell("opens", name, head, key)
-                return super().open(head, key, staging)
-
-        return WatchedExchange
-
-    def _saw_key(self, name: str, key: RoundKey) -> None:
+    def saw_key(self, name: str, key: RoundKey) -> None:
+        """Note a round key that a party uses."""
         if all(known is not key for _, _, known in self.keys):
             self.keys.append((name, self.lives.get(name, 0), key))
             self.tell("has_key", name, key)
@@ -538,7 +489,3 @@ class World(Federation):
                 self._planned.append((self.clock.now + plan.back_after, name, "restart"))
         elif self.honest(name):
             self.tell("ended", name, party.error)
-
-
-def _unchanged(kind: type[Any]) -> type[Any]:
-    return kind

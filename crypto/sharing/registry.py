@@ -38,6 +38,11 @@ def names() -> tuple[str, ...]:
     return tuple(sorted({*_BUILT_IN, *_registered()} - {DUMMY}))
 
 
+def built_in() -> tuple[str, ...]:
+    """Return the names of the schemes that every installation of this release has, sorted."""
+    return tuple(sorted(_BUILT_IN))
+
+
 def scheme(name: str, holders: int | None = None, threshold: int | None = None) -> Scheme:
     """Return the scheme of this name for so many holders, by default its fewest, and this threshold.
 

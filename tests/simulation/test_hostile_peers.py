@@ -7,14 +7,15 @@ from typing import Any
 import pytest
 from tertium.crypto.errors import BadSignature
 from tertium.protocol import limits
-from tertium.protocol.charter import Role
+from tertium.protocol.charter import Mode, Role
 from tertium.protocol.codec import decode_as, decode_message, encode
 from tertium.protocol.exchange import Exchange
 from tertium.protocol.messages import Aborted, Closed, CloseList, Message
 from tertium.protocol.statements import open_signed
 from tertium.simulation.hostile import HOLDS, KINDS, Forger
 from tertium.simulation.invariant import Invariant
-from tertium.simulation.lies import LIES
+from tertium.simulation.lies import AMONG_SEVERAL, LIES, lies_of
+from tertium.simulation.scenario import WORKERS
 from tertium.simulation.world import World
 
 
@@ -136,8 +137,36 @@ def test_a_lie_is_refused_and_breaks_nothing(play: Any, lie: str) -> None:
     assert REFUSED[lie] in said
 
 
+REFUSED_AMONG_SEVERAL = {
+    "withholds its list": "collecting contributions: nothing from fourth as seen by owner",
+    "lists what another counts": "refuses third split-view",
+    "lists less": "split-view",
+    "closes over another set": "refuses owner split-view",
+    "releases too soon": "ends owner None",
+    "adds something else": "could not be applied",
+}
+
+
+@pytest.mark.parametrize("lie", REFUSED_AMONG_SEVERAL)
+@pytest.mark.parametrize("scheme", ["additive", "replicated"])
+def test_one_of_several_secure_workers_that_lies_gets_nothing_out_of_the_others(
+    play: Any, scheme: str, lie: str
+) -> None:
+    mode = Mode.ADDITIVE if scheme == "additive" else Mode.SHARED
+    world = play(mode=mode, scheme=scheme, workers=WORKERS[:3], hostile="fourth", lie=lie, rounds=2, leaves=300.0)
+    assert world.broken == []
+    said = "\n".join(" ".join(map(str, entry[1:])) for entry in world.trace)
+    if (scheme, lie) == ("replicated", "lists less"):
+        # The others have the vector in their totals already, so nobody sums anything in that attempt.
+        assert "its share is in the total already" in said
+    else:
+        assert REFUSED_AMONG_SEVERAL[lie] in said
+
+
 def test_every_lie_is_tried() -> None:
     assert {lie for lies in LIES.values() for lie in lies} == set(REFUSED)
+    assert {lie for lies in AMONG_SEVERAL.values() for lie in lies} == set(REFUSED_AMONG_SEVERAL)
+    assert not lies_of(Role.SECURE_WORKER, among=1)
 
 
 def test_a_close_list_that_is_altered_is_signed_again(forger: Any) -> None:

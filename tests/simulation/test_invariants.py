@@ -1,13 +1,18 @@
 """Every invariant goes red when it is violated: a party of another class, or another exchange, violates it."""
 
 import contextlib
+import os
 from collections.abc import Callable
 from typing import Any
+from unittest import mock
 
 import msgspec
+import numpy as np
 import pytest
 from tertium.crypto.errors import TertiumError
 from tertium.crypto.sealing import RoundKey
+from tertium.crypto.sharing.base import Seed
+from tertium.protocol.charter import Mode
 from tertium.protocol.codec import decode_as
 from tertium.protocol.errors import SplitView
 from tertium.protocol.exchange import Exchange
@@ -31,8 +36,13 @@ from tertium.protocol.training import UpdateKind
 from tertium.secure_worker.gate import SlotKept
 from tertium.simulation.crashes import CrashPlan
 from tertium.simulation.invariants import ALL
-from tertium.simulation.scenario import NAMES
+from tertium.simulation.scenario import NAMES, WORKERS
 
+SEATED: dict[str, Any] = {"mode": Mode.MASKED}
+TWO: dict[str, Any] = {"mode": Mode.ADDITIVE, "workers": WORKERS[:2]}
+THREE: dict[str, Any] = {"mode": Mode.ADDITIVE, "workers": WORKERS[:3]}
+SHAMIR: dict[str, Any] = {"mode": Mode.SHAMIR, "workers": WORKERS[:3]}
+REPLICATED: dict[str, Any] = {"mode": Mode.SHARED, "scheme": "replicated", "workers": WORKERS[:3]}
 RESTARTED = (CrashPlan("third", "Send Receipted", 2, "after", "after its last words", 0.3),)
 
 
@@ -270,9 +280,85 @@ def receipts_to_another(self: Any, peer: str, message: Any) -> Any:
     return message
 
 
+def also_deals(which: int, to: int) -> Callable[..., Any]:
+    """A data owner that seals the share of holder `which` for holder `to` too, whose number is the scheme's."""
+
+    def body(old: Any, self: Any, asked: Any, vector: Any) -> None:
+        holders, seal = self._seats.holders, self.exchange.seal
+        keys = {"owner": asked.question.owner_key, **asked.holder_keys}
+
+        def twice(label: Any, context: Any, holder: str, key: bytes, sections: Any) -> Any:
+            if holder == holders[which]:
+                seal(label, context, holders[to], keys[holders[to]], sections)
+            return seal(label, context, holder, key, sections)
+
+        with mock.patch.object(self.exchange, "seal", twice):
+            old(self, asked, vector)
+
+    return body
+
+
+def hides_nothing(old: Any, self: Any, asked: Any, vector: Any) -> None:
+    with mock.patch("tertium.crypto.sharing.additive.hide", lambda secret, seeds, out: np.copyto(out, secret)):
+        old(self, asked, vector)
+
+
+def reuses_randomness(old: Any, self: Any, asked: Any, vector: Any) -> None:
+    with mock.patch.object(Seed, "fresh", return_value=Seed(bytes(range(100, 132)))):
+        old(self, asked, vector)
+
+
+def hides_by_nothing_dealt(old: Any, self: Any, asked: Any, vector: Any) -> None:
+    def noise(secret: Any, seeds: Any, out: Any) -> None:
+        np.copyto(out, np.frombuffer(os.urandom(out.nbytes), out.dtype))
+
+    with mock.patch("tertium.crypto.sharing.additive.hide", noise):
+        old(self, asked, vector)
+
+
+def keeps_a_vector(kind: type) -> type:
+    """A secure worker that seals one share it was given in place of its total."""
+
+    class Forwards(kind):  # type: ignore[misc]
+        _vector: Any = None
+
+        def opened(self, peer: str, incoming: Any, sections: Any, now: float) -> None:
+            if self._intake is not None and self._intake.counts(peer):
+                self._vector = np.array(np.frombuffer(bytes(sections[0]), self._intake.question.plan.dtype))
+            super().opened(peer, incoming, sections, now)
+
+        def _settle_on(self, intake: Any, close: Any, now: float) -> None:
+            intake.total = lambda _: self._vector
+            super()._settle_on(intake, close, now)
+
+    return Forwards
+
+
+def tells_a_share(old: Any, self: Any, peer: str, incoming: Any, sections: Any, now: float) -> None:
+    self.send("owner", Refusal(code="leak", about=(bytes(sections[0]) + bytes(32))[:32]))
+    old(self, peer, incoming, sections, now)
+
+
 PLANTED: list[tuple[str, dict[str, Any]]] = [
     ("UpdatesStayHome", {"machines": {"bob": with_method("worked", tells_its_update)}}),
     ("UpdatesStayHome", {"machines": {"third": with_method("opened", writes_its_update)}}),
+    ("UpdatesStayHome", {"machines": {"fourth": with_method("opened", tells_a_share)}, **TWO}),
+    ("UpdatesStayHome", {"machines": {"bob": with_method("_seal", hides_nothing)}, **TWO}),
+    ("NoUpdateDerivable", {"machines": {"bob": with_method("_seal", also_deals(1, 0))}, **TWO}),
+    ("NoUpdateDerivable", {"machines": {"bob": with_method("_seal", also_deals(2, 1))}, **THREE}),
+    ("NoUpdateDerivable", {"machines": {"bob": with_method("_seal", also_deals(0, 1))}, **SEATED}),
+    ("NoUpdateDerivable", {"machines": {"bob": with_method("_seal", also_deals(1, 0))}, **REPLICATED}),
+    ("NoUpdateDerivable", {"machines": {"bob": with_method("_seal", also_deals(1, 0))}, **SHAMIR}),
+    ("NoUpdateDerivable", {"machines": {"bob": with_method("_seal", hides_nothing)}, **THREE}),
+    ("NoUpdateDerivable", {"machines": {"bob": with_method("_seal", reuses_randomness)}, "rounds": 2, **TWO}),
+    ("NoUpdateDerivable", {"machines": {"bob": with_method("_seal", reuses_randomness)}, "rounds": 2, **SEATED}),
+    ("NoUpdateDerivable", {"machines": {"bob": with_method("_seal", hides_by_nothing_dealt)}, **TWO}),
+    ("NoUpdateDerivable", {"machines": {"third": keeps_a_vector}, **TWO}),
+    ("NoUpdateDerivable", {"machines": {"third": with_method("opened", adds_one_more)}, **TWO}),
+    (
+        "FreshRandomness",
+        {"machines": {"bob": with_method("_seal", reuses_randomness)}, "crashes": RESTARTED, **TWO},
+    ),
     ("OnlyWhoMayOpens", {"machines": {"bob": with_method("_seal", opens_its_own)}}),
     ("SealedToTheOffered", {"machines": {"bob": with_method("_seal", seals_to_another)}}),
     ("SignedBeforeOpened", {"machines": {"bob": sends(unsigned)}, "exchanges": {"third": lambda _: Credulous}}),

@@ -5,8 +5,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from tertium.crypto.sharing.registry import built_in
+from tertium.protocol.charter import Mode, Role
 from tertium.simulation import torture
-from tertium.simulation.scenario import FAMILIES, draw
+from tertium.simulation.lies import AMONG_SEVERAL, lies_of
+from tertium.simulation.scenario import FAMILIES, WORKERS, draw, kinds
 from tertium.simulation.torture import Verdict, explain, main, replay_command, run
 
 SEEDS, SHARE = 500, 25
@@ -23,6 +26,27 @@ def test_the_seeds_of_the_tests_are_of_every_family() -> None:
     for family, share in FAMILIES.items():
         assert families.count(family) >= SEEDS * share / 200, family
     assert sum(FAMILIES.values()) == 100
+
+
+def test_every_mode_that_runs_is_drawn_soon() -> None:
+    """Nobody has to remember a new mode, a new scheme, or another number of secure workers."""
+    drawn = [draw(seed) for seed in range(200)]
+    seen = {(each.mode, each.rules.scheme.name, len(each.workers)) for each in drawn}
+    assert seen == {(kind.mode, kind.scheme, kind.workers) for kind in kinds()}
+    assert {kind.scheme for kind in kinds()} == set(built_in())
+    assert {kind.mode for kind in kinds()} == set(Mode)
+    assert any(kind.spare for kind in kinds())
+    assert any(len(each.workers) > 1 and each.mode is Mode.SHARED for each in drawn)
+
+
+def test_in_every_mode_somebody_lies_and_every_lie_is_told() -> None:
+    lying = [each for each in map(draw, range(8000)) if each.hostile]
+    seen = {(each.mode, each.rules.scheme.name, len(each.workers), each.roles[each.hostile or ""]) for each in lying}
+    assert seen == {(kind.mode, kind.scheme, kind.workers, role) for kind in kinds() for role in Role}
+    told = {(each.roles[each.hostile or ""], each.lie) for each in lying if each.lie}
+    assert told == {(role, lie) for role in Role for lie in lies_of(role)}
+    assert {each.hostile for each in lying} >= set(WORKERS)
+    assert not any(each.lie in AMONG_SEVERAL[Role.SECURE_WORKER] for each in lying if len(each.workers) == 1)
 
 
 def test_a_scenario_is_the_same_each_time_and_in_words() -> None:
