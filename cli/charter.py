@@ -36,7 +36,9 @@ def charter() -> None:
 @charter.command(context_settings=_HELP)
 @click.option("--federation", required=True, help="What the federation is called.")
 @click.option("--party", "cards", type=_FILE, multiple=True, required=True, help="A party's public.toml; once a party.")
-@click.option("--mode", default="trusted", show_default=True, help="trusted, masked, additive, shamir, plain, or a scheme.")
+@click.option(
+    "--mode", default="trusted", show_default=True, help="trusted, masked, additive, shamir, plain or a scheme."
+)
 @click.option("--threshold", type=click.IntRange(1, 64), help="How many holders' totals make the sum.")
 @click.option("--serial", type=int, default=1, show_default=True, help="Higher than that of the charter it replaces.")
 @click.option("--days", type=FiniteRange(0, 36_500), default=365.0, show_default=True, help="Until it expires.")

@@ -21,7 +21,7 @@ Example:
     "--mode",
     default="trusted",
     show_default=True,
-    help="Who is trusted with what: trusted, masked, additive, shamir, plain, or the name of a scheme (tertium schemes).",
+    help="Who is trusted with what: trusted, masked, additive, shamir, plain, or a scheme (tertium schemes).",
 )
 @click.option("--secure-workers", type=click.IntRange(1, 64), help="How many.  [default: the fewest of the mode]")
 @click.option("--rounds", type=click.IntRange(1, 100_000), help="How many rounds.  [default: digits 100, toy 11]")
