@@ -12,6 +12,8 @@ A few rows look too liberal, and are not:
   on. It is admitted only for a later round or attempt.
 - A party that comes back is sent again what it may have missed: `OfferRound`, `Release` and `Closed` stand in later
   phases of a model owner for that, and a secure worker that was restarted goes from idle to released.
+- `OfferSession` stands in every phase of a model owner: where the others are enough a session begins without one that
+  is slow, and its nonce comes late.
 - `Ready` stands in every phase of a model owner: where the scheme makes it a holder a share may come at any time, and
   where it does not its machine refuses it.
 - `Closed`, `RequestCosignature` and `RoundRecord` come over another connection than `Invitation`, so the record of a
@@ -208,6 +210,7 @@ def _model_owner(phase: Phase, row: dict[Input, Phase]) -> Row:
         Closed,
         RoundRecord,
         OfferRound,
+        OfferSession,
     )
     at_any_time = dict.fromkeys(kinds, phase)
     return {**at_any_time, _S.DONE: _P.ENDED, **row}
@@ -215,7 +218,7 @@ def _model_owner(phase: Phase, row: dict[Input, Phase]) -> Row:
 
 MODEL_OWNER: Final[Table] = {
     _P.CONNECTING: _model_owner(_P.CONNECTING, {_S.CONNECTED: _P.OPENING}),
-    _P.OPENING: _model_owner(_P.OPENING, {OfferSession: _P.OPENING, _S.SESSION_OPEN: _P.IDLE}),
+    _P.OPENING: _model_owner(_P.OPENING, {_S.SESSION_OPEN: _P.IDLE}),
     _P.IDLE: _model_owner(_P.IDLE, {_S.NEXT_ROUND: _P.OFFERING, _S.NEXT_EVALUATION: _P.EVALUATING}),
     _P.OFFERING: _model_owner(
         _P.OFFERING,

@@ -25,6 +25,7 @@ from tertium.protocol.messages import (
     Invitation,
     Listed,
     OfferRound,
+    OfferSession,
     OpenRound,
     ProposeRound,
     Release,
@@ -178,6 +179,26 @@ def test_a_session_begins_without_one_that_never_came(make: Maker, undisturbed: 
     run = committee(make, 2, 4)
     run.lose("third")
     same_sums(run, {"third"}, undisturbed, plain_sum)
+    assert [line for line in run.said("owner") if "begins without third" in line.text]
+
+
+def test_a_nonce_that_comes_late_is_no_fault(make: Maker, still: type[Still]) -> None:
+    class Slow(SecureWorker):
+        """Keeps its nonce to itself for a while."""
+
+        def send(self, to: str, message: Any) -> None:
+            if isinstance(message, OfferSession):
+                self.held = message
+            else:
+                super().send(to, message)
+
+    run = committee(make, 2, 4, rounds=1, more={"third": Slow})
+    run.run(until=lambda: run.machines["owner"].phase is Phase.COLLECTING)
+    assert run.clock.now >= SOON.close
+    at_rest = still(run)
+    at_rest.say("owner", "third", run.machines["third"].held)
+    assert not run.machines["owner"].take_effects()
+    assert set(run.machines["owner"]._nonces) == {"first", "second", "fourth"}
     assert [line for line in run.said("owner") if "begins without third" in line.text]
 
 
