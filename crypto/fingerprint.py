@@ -15,7 +15,6 @@ Rules of this file:
 - One seed serves any number of challenges: a mask is drawn for the challenge.
 """
 
-import os
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -23,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .field import BLOCK, Arithmetic, Wide
-from .keystream import BLOCK_BYTES, SEED_BYTES, Keystream
+from .keystream import BLOCK_BYTES, Keystream
 from .labels import Buffer, Label, digest
 from .ring import FIELD_64, Words
 
@@ -110,11 +109,6 @@ def neighbours(contributors: Sequence[str], name: str) -> tuple[str, ...]:
     return tuple(sorted(contributors[(at + step) % len(contributors)] for step in steps))
 
 
-def new_seed() -> bytes:
-    """Return a fresh seed for the masks of one pair of contributors."""
-    return os.urandom(SEED_BYTES)
-
-
 def _inner(challenge: bytes) -> Matrix:
     """Return the inner coefficients in parts of 16 bits, 64 by 4."""
     stream, alpha = Keystream(challenge, Label.FINGERPRINT, b"inner"), np.empty(ROW, np.dtype("<u8"))
@@ -136,10 +130,14 @@ def _rows(field: Arithmetic, words: Words, inner: Matrix, rows: int) -> Wide:
         field.from_words(words[start : start + BLOCK], above)
         np.bitwise_and(above, _LOW_31, out=below)
         np.right_shift(above, np.uint64(31), out=above)
-    sums = _combined(field, _products(high, inner, rows))
-    field.scale(sums, 2**31)
-    field.add(sums, _combined(field, _products(low, inner, rows)), sums)
-    return sums
+    try:
+        sums = _combined(field, _products(high, inner, rows))
+        field.scale(sums, 2**31)
+        field.add(sums, _combined(field, _products(low, inner, rows)), sums)
+        return sums
+    finally:
+        high.fill(0)
+        low.fill(0)
 
 
 def _products(numbers: Numbers, inner: Matrix, rows: int) -> Numbers:
@@ -154,6 +152,7 @@ def _products(numbers: Numbers, inner: Matrix, rows: int) -> Numbers:
         flat[given.size :] = 0
         np.matmul(table[:size], inner, out=product[:size])
         np.copyto(found[:, row : row + size], product[:size].T, casting="unsafe")
+    table.fill(0)
     return found
 
 

@@ -94,7 +94,7 @@ class Asking:
     # --- before the set is closed
 
     def take_offer(self, peer: str, signed: Signed) -> bool:
-        """Take a holder's key; True once every holder has offered one."""
+        """Take a holder's key; True once all that take part have offered one."""
         check_offer(self.charter, self.question, self.name, peer, signed)
         if self.offers.get(peer, signed) != signed:
             raise SplitView("offers two keys for one question", party=peer)
@@ -146,7 +146,7 @@ class Asking:
     # --- the sum
 
     def take_list(self, peer: str, signed: Signed) -> tuple[Signed, ...] | None:
-        """Take what a holder counted; return every holder's list once they are all here, in the charter's order."""
+        """Take what a holder counted; return the lists of all that take part, in the charter's order, once here."""
         said = open_signed(self.charter, signed, HolderList, Role.SECURE_WORKER)
         if said.holder != peer or signed.signer != peer or said.open_round != self.name:
             raise WrongOpenRound("lists the contributions to another question", party=peer)

@@ -5,8 +5,8 @@ what it opens is bound, by signature, to a Close list of at least the minimum co
 makes it a holder does it take shares (`protocol/intake.py`): seeds in `masked`; in `plain`, which a charter has to
 excuse, updates.
 
-How a round goes, from here: sign an OpenRound; collect every holder's offer; invite the cohort and give each that
-accepts the same sealed model; wait for Close and release; open, decode, apply and checkpoint on the work thread;
+How a round goes, from here: sign an OpenRound; collect the offers of all holders that take part; invite the cohort and
+give each that accepts the same sealed model; wait for Close and release; open, decode, apply and checkpoint on the work thread;
 cosign; keep the record. An attempt that ends otherwise is made again, with the same question and fresh keys, where that
 can help (a holder was restarted, somebody was not heard from); else the session ends with one sentence that says why,
 and the model as it was after the last checkpoint. A restart goes on with the question that was open.
@@ -262,7 +262,7 @@ class ModelOwner(OwnerSession):
         asking = self._open_question(peer)
         incoming = asking.take_release(peer, message.head)
         if incoming is not None and self.phase in (Phase.OFFERING, Phase.COLLECTING):
-            asking.fetching.discard(peer)  # until every holder's Close list is here
+            asking.fetching.discard(peer)  # until q holders' Close lists are here
         elif incoming is not None:
             self._receive(peer, incoming)
 
@@ -283,7 +283,7 @@ class ModelOwner(OwnerSession):
                 asking.fetching.discard(peer)
                 if peer in self._connected:
                     self._receive(peer, asking.fetch(peer))
-            case False if not self._may_spare(peer, now):
+            case False if not self._spare(peer, now):
                 self._fail(Cause.FAULT, f"the aggregate of {peer} does not open: {error.reason}")
 
     def _on_grant(self, peer: str, message: Grant, now: float) -> None:
@@ -383,7 +383,7 @@ class ModelOwner(OwnerSession):
         self._conclude(now)
 
     def _conclude(self, now: float, *, late: bool = False) -> None:
-        """Go on once the step is taken and every holder's record is here, or will not come."""
+        """Go on once the step is taken, and the record of each holder that takes part is here or will not come."""
         asking = self._asking
         if asking is None or asking.applied is None or self.phase is not Phase.RELEASED:
             return

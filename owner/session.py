@@ -106,7 +106,7 @@ class OwnerSession(HolderMachine):
         self._nonces: dict[str, bytes] = {}
         """Of the holders that the session was opened with, in the charter's order."""
         self._mute_holders: set[str] = set()
-        """Holders that were here and let a deadline pass in this session, where the rest could go on."""
+        """Holders that let a deadline pass over the connection that is up, where the rest could go on."""
         self._session: bytes | None = None
         self._reopened = False
         """Whether a session was opened anew since the last round: once is a restart, twice would be a quarrel."""
@@ -156,6 +156,7 @@ class OwnerSession(HolderMachine):
         """Note a connection; whoever comes back is told what it missed."""
         self._connected.add(peer)
         self._lost.pop(peer, None)
+        self._mute_holders.discard(peer)
         if self.phase is Phase.CONNECTING:
             self.tell(Said(text=f"{peer} is connected"))
             if {*self._holders, *self._data_owners, *self._evaluators} <= self._connected:
@@ -274,7 +275,7 @@ class OwnerSession(HolderMachine):
         text = f"{peer} aborted round {abort.round}: {abort.cause.value}: {abort.text}"
         # Of who is here and silent, another attempt would be as silent; who is gone may come back. An abort in place of
         # an offer is of an attempt that ended while we were away: who was gone then may be here now.
-        if self._may_spare(peer, now):
+        if self._spare(peer, now):
             self.tell(Said(text=f"{text}; going on without it", warning=True))
             return
         missed = self.phase is Phase.OFFERING and bool(abort.about)
@@ -292,7 +293,7 @@ class OwnerSession(HolderMachine):
         self.move(Step.GIVEN_UP)
         self._next(now)
 
-    def _may_spare(self, holder: str, now: float) -> bool:
+    def _spare(self, holder: str, now: float) -> bool:
         """Do without the total of a holder that has given a closed round up, where there can be enough others."""
         asking = self._asking
         if asking is None or self.phase not in (Phase.CLOSED, Phase.RECEIVING, Phase.APPLYING, Phase.RELEASED):

@@ -374,7 +374,7 @@ class OfferRound(Message, frozen=True, tag="offer-round"):
 
 
 class Invitation(Message, frozen=True, tag="invitation"):
-    """Model owner to data owner or evaluator: the OpenRound and every holder's offer for it."""
+    """Model owner to data owner or evaluator: the OpenRound, and an offer of every secure worker that takes part."""
 
     open_round: Signed
     offers: Annotated[tuple[Signed, ...], Meta(max_length=64)]
@@ -387,7 +387,7 @@ class Acceptance(Message, frozen=True, tag="acceptance"):
 
 
 class Declined(Message, frozen=True, tag="declined"):
-    """Data owner to model owner and to every holder; holds a `Decline`."""
+    """Data owner to model owner and to every secure worker; holds a `Decline`."""
 
     decline: Signed
 
@@ -439,7 +439,7 @@ class Listed(Message, frozen=True, tag="listed"):
 
 
 class Lists(Message, frozen=True, tag="lists"):
-    """Model owner to secure workers: every secure worker's `HolderList`."""
+    """Model owner to secure workers: the `HolderList` of each that takes part."""
 
     lists: Annotated[tuple[Signed, ...], Meta(max_length=64)]
 
@@ -464,7 +464,7 @@ class Cosignature(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array
 
 
 class Closes(Message, frozen=True, tag="closes"):
-    """Model owner to secure workers: every secure worker's signature of its `CloseList`.
+    """Model owner to secure workers: the signatures of q of them, or more, each of its own `CloseList`.
 
     The lists differ in nothing but who signed, so whoever has one has the bytes of all.
     """

@@ -1,8 +1,9 @@
 """How several secure workers come to one contributor set, over a model owner that relays and may lie.
 
-1. Each signs a list of what it counted. What it counts follows from the question, so no two can list the same one.
+1. Each that takes part signs a list of what it counted. Who counts what follows from the question, so no two can list
+   the same contribution.
 2. The set of the round is what all lists name together; each signs a Close list of it, with its own name.
-3. Each releases its partial total only when it has seen every secure worker's Close list, of the very same set.
+3. Each releases its partial total only when it has seen that q of them (`Seats.quorum`) signed the very same list.
 
 So a model owner that shows different lists to different secure workers gets no release from any of them, and one that
 shows none gets an abort. Withholding is never a different sum. Everything in here is checked before it is recorded.

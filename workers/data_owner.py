@@ -118,7 +118,7 @@ class DataOwner(Witness):
 
     @property
     def essential(self) -> tuple[str, ...]:
-        """The model owner and every holder."""
+        """The model owner and every secure worker; of those, `_without` spares what a quorum can."""
         return (self.owner, *self._seats.workers)
 
     def handlers(self) -> dict[type[Message], Callable[[str, Any, float], None]]:

@@ -7,8 +7,8 @@ What an invitation is held to, numbered; the first failure refuses it by name an
  4. it is no earlier than what this party, or an earlier process of it, answered last in this session
  5. it is the only OpenRound this party has seen for its round and attempt, and asks what other attempts at its round
     asked: two questions are evidence against the model owner
- 6. every holder offers a key for exactly this OpenRound, signed by itself, in the order of the charter; from the second
-    attempt on with its own abort of the one before, which lists us if it gave us a receipt
+ 6. every holder that takes part offers a key for exactly this OpenRound, signed by itself, in the charter's order; from
+    the second attempt on with its own abort of the one before, which lists us if it gave us a receipt
  7. a model can be sealed to us and shares to them: their keys are keys
 Then the site's own file decides, and only "declined" leaves the site. The model that comes after is taken only if
 layout and bytes have the digests the OpenRound names, which every other data owner's copy has too. An invitation that
@@ -442,7 +442,8 @@ class Recipient(Machine):
 
     def tick(self, now: float) -> None:
         """Act on what is due."""
-        for party in self._without(now):
+        party = self._without(now)
+        if party is not None:
             lost = self._lost.get(party)
             if lost is None:
                 self.give_up(None)
@@ -461,13 +462,13 @@ class Recipient(Machine):
                 self.decline(self.asked, Cause.TIMEOUT.value)
             self.give_up(f"{Cause.TIMEOUT.value} while {self.phase.value}")
 
-    def _without(self, now: float) -> list[str]:
-        """Return whom this party has been without for too long, if it cannot go on without them."""
+    def _without(self, now: float) -> str | None:
+        """Return the first whom this party has been without for too long, or None if it can go on."""
         self._spared = {party for party in self.essential if now >= self._awaited_until(party)}
         spare = len(self._seats.workers) - self._seats.quorum
         if self.owner in self._spared or len(self._spared) > spare:
-            return [party for party in self.essential if party in self._spared]
-        return []
+            return next(party for party in self.essential if party in self._spared)
+        return None
 
     def _awaited_until(self, party: str) -> float:
         if party in self._connected:

@@ -47,7 +47,7 @@ class Sent:
 
     @property
     def receipted(self) -> bool:
-        """Whether every holder gave a receipt."""
+        """Whether every holder that takes part gave a receipt."""
         return set(self.kept.receipts) == set(self.kept.commitments)
 
 
@@ -120,7 +120,7 @@ class Witness(Recipient):
                 raise SplitView("aborted without the contribution it gave a receipt for", party=abort.party)
 
     def taken_part(self, open_round: bytes) -> bool:
-        """Whether every holder has given a receipt."""
+        """Whether every holder that takes part has given a receipt."""
         return any(sent.kept.open_round == open_round and sent.receipted for sent in self._sent)
 
     # --- what holders sign afterwards
