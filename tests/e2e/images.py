@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+from tertium.crypto.field import Arithmetic
 from tertium.crypto.ring import Plan, encode
 
 PAGE = os.sysconf("SC_PAGE_SIZE")
@@ -82,6 +83,11 @@ def encodings(update: list[float]) -> dict[str, bytes]:
         encode(plan, plan.values, values, 1, words)
         found[f"words of {plan.word_bits}"] = words.tobytes()
         found[f"words of {plan.word_bits}, big-endian"] = words.byteswap().tobytes()
+        elements = np.empty(values.size, np.uint64)
+        Arithmetic(plan.field).from_words(words, elements)
+        found[f"elements for words of {plan.word_bits}"] = elements.astype(plan.dtype).tobytes()
+        if plan.word_bits == 32:
+            found["elements for words of 32 in 64"] = elements.tobytes()
     found["words of 32 in 64"] = np.frombuffer(found["words of 32"], "<u4").astype("<u8").tobytes()
     texts = {"shortest": [str(value) for value in values], "wide": [repr(float(value)) for value in values]}
     for name, numbers in texts.items():

@@ -59,29 +59,26 @@ def test_any_one_of_2_of_4_dies_anywhere_and_every_round_is_exact(killable: Any,
     rests_well(federation, oracle, {THIRD})
 
 
-@pytest.mark.skipif(not TORTURE, reason="with TERTIUM_TORTURE set")
-@pytest.mark.timeout(200)
-@pytest.mark.parametrize("place", ["send Release", "write ROUND_ATTESTED", "send RoundRecord"])
-def test_one_of_2_of_3_dies_after_the_last_set_is_signed(killable: Any, place: str) -> None:
-    federation, oracle = play(killable, OF_3, {THIRD: [at(place, since=ROUNDS)]})
-    rests_well(federation, oracle, {THIRD})
+if TORTURE:
 
+    @pytest.mark.timeout(200)
+    @pytest.mark.parametrize("place", ["send Release", "write ROUND_ATTESTED", "send RoundRecord"])
+    def test_one_of_2_of_3_dies_after_the_last_set_is_signed(killable: Any, place: str) -> None:
+        federation, oracle = play(killable, OF_3, {THIRD: [at(place, since=ROUNDS)]})
+        rests_well(federation, oracle, {THIRD})
 
-@pytest.mark.skipif(not TORTURE, reason="with TERTIUM_TORTURE set")
-@pytest.mark.timeout(200)
-def test_one_of_2_of_3_that_dies_before_ends_it_in_an_abort(killable: Any) -> None:
-    federation, oracle = play(killable, OF_3, {THIRD: [at("write CONTRIBUTION_ADDED")]})
-    codes = {name: federation.now(name).code() for name in federation.lives}
-    assert codes == {name: KILLED if name == THIRD else 3 for name in codes}, federation.story()
-    assert f"{THIRD} is not reachable" in federation.now(OWNER).err
-    assert len(federation.exact(oracle)) == federation.done == 1
-    assert {abort.party for abort in federation.aborts()} >= {OWNER}
+    @pytest.mark.timeout(200)
+    def test_one_of_2_of_3_that_dies_before_ends_it_in_an_abort(killable: Any) -> None:
+        federation, oracle = play(killable, OF_3, {THIRD: [at("write CONTRIBUTION_ADDED")]})
+        codes = {name: federation.now(name).code() for name in federation.lives}
+        assert codes == {name: KILLED if name == THIRD else 3 for name in codes}, federation.story()
+        assert f"{THIRD} is not reachable" in federation.now(OWNER).err
+        assert len(federation.exact(oracle)) == federation.done == 1
+        assert {abort.party for abort in federation.aborts()} >= {OWNER}
 
-
-@pytest.mark.skipif(not TORTURE, reason="with TERTIUM_TORTURE set")
-@pytest.mark.timeout(200)
-def test_two_of_3_of_5_die_after_the_last_set_is_signed(killable: Any) -> None:
-    first, second = OF_5.workers[:2]
-    plans = {name: [at("send Release", since=ROUNDS)] for name in (first, second)}
-    federation, oracle = play(killable, OF_5, plans, threshold=3)
-    rests_well(federation, oracle, {first, second})
+    @pytest.mark.timeout(200)
+    def test_two_of_3_of_5_die_after_the_last_set_is_signed(killable: Any) -> None:
+        first, second = OF_5.workers[:2]
+        plans = {name: [at("send Release", since=ROUNDS)] for name in (first, second)}
+        federation, oracle = play(killable, OF_5, plans, threshold=3)
+        rests_well(federation, oracle, {first, second})

@@ -34,6 +34,7 @@ KINDS = {
     "additive of 2": (Mode.ADDITIVE, "additive", 2),
     "additive of 3": (Mode.ADDITIVE, "additive", 3),
     "replicated": (Mode.SHARED, "replicated", 3),
+    "shamir 2 of 3": (Mode.SHAMIR, "shamir", 3),
 }
 ALWAYS = ("masked",)
 """Where a secure worker and the model owner are holders; `make torture` has all of them."""

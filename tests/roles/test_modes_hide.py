@@ -5,7 +5,7 @@ searched, and the shares of one contributor are compared bit by bit, alone and t
 """
 
 import itertools
-from collections import defaultdict
+from collections import Counter, defaultdict
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ import pytest
 from tertium.crypto.labels import Label
 from tertium.crypto.ring import to_wire
 from tertium.crypto.sharing.base import Seed
+from tertium.crypto.sharing.independence import combinations, combined
 from tertium.protocol.charter import Mode, SchemeName
 from tertium.protocol.exchange import Exchange
 from tertium.protocol.rounds import Phase
@@ -22,11 +23,13 @@ Run = Any
 NAMES = ("alice", "bob", "carol", "dave")
 PARAMETERS = 20_000
 SIGMAS = 6.0
-"""A sound scheme fails once in 5e8 comparisons; there are fewer than a hundred."""
+"""A sound scheme fails once in 5e8 comparisons; there are fewer than four hundred."""
 MODES = {
     "masked": (Mode.MASKED, "masked", ("third",)),
     "additive of 2": (Mode.ADDITIVE, "additive", ("first", "second")),
     "additive of 3": (Mode.ADDITIVE, "additive", ("first", "second", "third")),
+    "replicated": (Mode.SHARED, "replicated", ("first", "second", "third")),
+    "shamir 2 of 3": (Mode.SHAMIR, "shamir", ("first", "second", "third")),
 }
 
 
@@ -91,20 +94,19 @@ def needles(run: Run) -> dict[str, bytes]:
     return found
 
 
-def shares(run: Run, kept: dict[str, Kept], contributor: str) -> dict[bytes, dict[str, Any]]:
-    """By attempt, then by holder: what it got of this contributor, seeds expanded."""
-    found: dict[bytes, dict[str, Any]] = defaultdict(dict)
-    size = next(iter(run.encoded.values()))
-    for holder in run.machines["owner"]._seats.holders:
-        for label, attempt, sender, sections in kept[holder].opened:
+def shares(run: Run, kept: dict[str, Kept], contributor: str) -> dict[bytes, dict[int, Any]]:
+    """By attempt, then by holder: what it got of this contributor, as the total of that one share."""
+    found: dict[bytes, dict[int, Any]] = defaultdict(dict)
+    seats, plan, size = run.machines["owner"]._seats, run.charter.plan, next(iter(run.encoded.values())).size
+    for index, name in enumerate(seats.holders):
+        holder = seats.scheme.holder(plan, size, index)
+        for label, attempt, sender, sections in kept[name].opened:
             if label is Label.CONTRIBUTION and sender == contributor:
-                (section,) = sections
-                words = np.zeros(size.size, size.dtype)
-                if len(section) == 32:
-                    Seed(section).keystream().add_into(words)
-                else:
-                    words += np.frombuffer(section, size.dtype)
-                found[attempt][holder] = words
+                share = tuple(
+                    Seed(section) if len(section) == 32 else np.frombuffer(section, plan.dtype) for section in sections
+                )
+                found[attempt][index] = holder.zero()
+                holder.accumulate(found[attempt][index], share[0] if len(share) == 1 else share)
     return found
 
 
@@ -131,34 +133,40 @@ def test_nobody_but_its_owner_ever_held_an_update(watched: tuple[Run, dict[str, 
             assert not any(stretch in row[0] for row in rows), f"{name}'s journal holds {what}"
 
 
-def test_all_holders_together_have_the_update_and_no_fewer_have_anything(
-    watched: tuple[Run, dict[str, Kept]],
-) -> None:
+def test_a_threshold_of_holders_has_the_update_and_no_fewer_have_anything(watched: tuple[Run, dict[str, Kept]]) -> None:
     run, kept = watched
-    holders = run.machines["owner"]._seats.holders
-    vector = run.encoded["bob", 1]
+    scheme, plan, vector = run.machines["owner"]._seats.scheme, run.charter.plan, run.encoded["bob", 1]
+    holders = range(scheme.holders)
+    assert plan.word_bits == 32  # an element of the field of 64 bits has bits that are never set
+    combiner = scheme.combiner(plan, vector.size)
     attempts = shares(run, kept, "bob")
     whole = [each for each in attempts.values() if set(each) == set(holders)]
     assert len(whole) >= 3
-    for each in whole:
-        np.testing.assert_array_equal(sum(each.values(), np.zeros_like(vector)), vector)
+    for size in range(scheme.threshold, scheme.holders + 1):
+        for some, each in itertools.product(itertools.combinations(holders, size), whole):
+            np.testing.assert_array_equal(combiner.combine({index: each[index] for index in some}), vector)
     assert not uniform(vector)
-    for size in range(1, len(holders)):
+    for size in range(1, scheme.threshold):
         for some in itertools.combinations(holders, size):
-            sums = [sum((each[name] for name in some), np.zeros_like(vector)) for each in whole]
-            assert all(uniform(each) for each in sums), some
-            # Of two attempts at the same secret the difference would show it, if randomness were used twice.
-            for one, other in itertools.combinations(sums, 2):
-                assert uniform(one - other), some
+            held = [[piece for index in some for piece in each[index].reshape(-1, vector.size)] for each in whole]
+            for signs in combinations(len(held[0])):
+                sums = [combined(scheme.domain, plan, pieces, signs) for pieces in held]
+                assert all(uniform(each) for each in sums), (some, signs)
+                # Of two attempts at the same secret the difference would show it, if randomness were used twice.
+                for pair in itertools.combinations(sums, 2):
+                    assert uniform(combined(scheme.domain, plan, pair, (1, -1))), (some, signs)
 
 
 def test_no_randomness_is_used_twice(watched: tuple[Run, dict[str, Kept]]) -> None:
     run, kept = watched
-    seeds = [
-        section
-        for holder in run.machines["owner"]._seats.holders
-        for label, _, _, sections in kept[holder].opened
+    seats = run.machines["owner"]._seats
+    opened = [
+        (section, (attempt, sender))
+        for holder in seats.holders
+        for label, attempt, sender, sections in kept[holder].opened
         for section in sections
         if label is Label.CONTRIBUTION and len(section) == 32
     ]
-    assert len(seeds) == len(set(seeds)) >= 3 * len(NAMES)
+    assert len(dict(opened)) == len(set(opened)) >= 3 * len(NAMES)
+    # In `replicated` two holders have each piece; elsewhere nobody shares one.
+    assert max(Counter(seed for seed, _ in opened).values()) <= seats.scheme.total_vectors

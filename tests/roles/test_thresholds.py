@@ -53,13 +53,15 @@ def committee(
     owner: Any = None,
     more: Any = None,
     deadlines: Deadlines = SOON,
+    scheme: str = "shamir",
 ) -> Run:
-    named = SchemeName(name="shamir", threshold=threshold)
+    named = SchemeName(name=scheme, threshold=threshold)
+    mode = Mode.SHAMIR if scheme == "shamir" else Mode.SHARED
     return make(
         4,
         plan=make.plan(rounds=rounds),
         machines={"owner": owner or make.sums, "dave": make.slow, **(more or {})},
-        rules=make.rules(mode=Mode.SHAMIR, scheme=named, deadlines=deadlines),
+        rules=make.rules(mode=mode, scheme=named, deadlines=deadlines),
         workers=WORKERS[:workers],
     )
 
@@ -113,14 +115,23 @@ def test_any_one_of_2_of_4_may_die_at_any_step(
     assert run.clock.now < 60
 
 
+def lose_after(run: Run, phase: Phase, *names: str) -> None:
+    """Run until the last set is signed and the first of these is in this phase; end them with their totals unopened."""
+    at(run, names[0], phase, 3)
+    owner = run.machines["owner"]
+    run.run(until=lambda: owner.phase not in (Phase.OFFERING, Phase.COLLECTING))
+    assert not owner._asking.opened.intersection(names)
+    for name in names:
+        run.lose(name)
+
+
 @pytest.mark.parametrize("phase", AFTER)
+@pytest.mark.parametrize("scheme", ["shamir", "replicated"])
 def test_one_of_2_of_3_may_die_once_the_set_is_signed(
-    make: Maker, undisturbed: bytes, plain_sum: Any, phase: Phase
+    make: Maker, undisturbed: bytes, plain_sum: Any, scheme: str, phase: Phase
 ) -> None:
-    run = committee(make, 2, 3)
-    at(run, "second", phase, 3)
-    run.run(until=lambda: run.machines["owner"].phase not in (Phase.OFFERING, Phase.COLLECTING))
-    run.lose("second")
+    run = committee(make, 2, 3, scheme=scheme)
+    lose_after(run, phase, "second")
     same_sums(run, {"second"}, undisturbed, plain_sum)
 
 
@@ -136,13 +147,24 @@ def test_one_of_2_of_3_that_dies_before_ends_the_session_in_a_signed_abort(make:
     assert run.released == [1]
 
 
-def test_two_of_3_of_5_may_die_once_the_set_is_signed(make: Maker, undisturbed: bytes, plain_sum: Any) -> None:
-    run = committee(make, 3, 5)
-    at(run, "second", Phase.RELEASED, 3)
-    run.run(until=lambda: run.machines["owner"].phase not in (Phase.OFFERING, Phase.COLLECTING))
-    run.lose("second")
+@pytest.mark.parametrize("phase", BEFORE)
+def test_one_of_3_of_5_may_die_before_the_set_is_signed(
+    make: Maker, undisturbed: bytes, plain_sum: Any, phase: Phase
+) -> None:
+    run = committee(make, 3, 5)  # the fifth counts the slow one, so that it can be found in both phases
+    at(run, "fifth", phase)
+    assert not run.machines["owner"]._asking.closes
     run.lose("fifth")
-    same_sums(run, {"second", "fifth"}, undisturbed, plain_sum)
+    same_sums(run, {"fifth"}, undisturbed, plain_sum)
+
+
+@pytest.mark.parametrize(("threshold", "workers", "dead"), [(2, 4, ("second", "fourth")), (3, 5, ("second", "fifth"))])
+def test_two_of_2_of_4_or_of_3_of_5_may_die_once_the_set_is_signed(
+    make: Maker, undisturbed: bytes, plain_sum: Any, threshold: int, workers: int, dead: tuple[str, ...]
+) -> None:
+    run = committee(make, threshold, workers)
+    lose_after(run, Phase.RELEASED, *dead)
+    same_sums(run, set(dead), undisturbed, plain_sum)
 
 
 def test_two_deaths_of_2_of_4_before_the_set_is_signed_are_too_many(make: Maker) -> None:
@@ -173,6 +195,36 @@ def test_who_comes_back_is_asked_again_in_the_next_round(make: Maker, plain_sum:
     assert set(run.errors.values()) == {None}
     assert run.statement(40, "second").contributors == NAMES
     np.testing.assert_array_equal(run.machines["owner"].total, plain_sum(run, 40, NAMES))
+
+
+def test_one_that_was_silent_is_asked_again_once_it_comes_back(make: Maker, plain_sum: Any) -> None:
+    hung = True
+
+    class Mute(SecureWorker):
+        """Does not say what it counted while it hangs."""
+
+        def send(self, to: str, message: Any) -> None:
+            if not (hung and isinstance(message, Listed)):
+                super().send(to, message)
+
+    run = committee(make, 2, 4, more={"third": Mute})
+    owner, asked = run.machines["owner"], []
+    present = {"first", "second", "fourth"}
+    run.run(until=lambda: owner._asking is not None and set(owner._asking.question.present) == present)
+    assert run.clock.now >= SOON.upload
+    hung = False
+    run.restart("third")
+
+    def watch() -> bool:
+        if owner._asking is not None and (owner._asking.question.round, owner._asking.question.without) not in asked:
+            asked.append((owner._asking.question.round, owner._asking.question.without))
+        return all(party.done for party in run.parties.values())
+
+    run.run(until=watch)
+    assert asked == [(1, ("third",)), (2, ()), (3, ())]
+    assert set(run.errors.values()) == {None}
+    assert run.statement(3, "third").contributors == NAMES
+    np.testing.assert_array_equal(owner.total, plain_sum(run, 3, NAMES))
 
 
 def test_a_session_begins_without_one_that_never_came(make: Maker, undisturbed: bytes, plain_sum: Any) -> None:
