@@ -32,10 +32,14 @@ class Label(enum.Enum):
     SESSION_OFFER = "tertium/1 session offer"
     SESSION_END = "tertium/1 session end"
     EVALUATION = "tertium/1 evaluation"
+    MASK_KEY = "tertium/1 mask key"
+    MASKED_FINGERPRINT = "tertium/1 masked fingerprint"
+    SUM_CHECK = "tertium/1 sum check"
     # envelopes: what a sealed body holds
     CONTRIBUTION = "tertium/1 contribution"
     MODEL = "tertium/1 model"
     AGGREGATE = "tertium/1 aggregate"
+    MASK_SEED = "tertium/1 mask seed"
     # digests and derivations
     SESSION = "tertium/1 session"
     HEADER = "tertium/1 header"

@@ -318,6 +318,19 @@ def decode(plan: Plan, fixed: Fixed, words: Words, *, contributors: int | None =
     return out
 
 
+def check_plausible(plan: Plan, words: Words) -> None:
+    """Check that each word stands for an integer of at most (p - 1)/2 either way, as all honest sums do.
+
+    Raises:
+        ImplausibleSum: one does not. Modulo p it would be the same as another, which is honest.
+        WrongArray: `words` is not a flat array of `plan.dtype`.
+    """
+    _check_words(words, plan.dtype, words.size)
+    signed, limit = words.view(_SIGNED[plan.word_bits]), plan.largest_sum
+    if words.size and not (-limit <= int(signed.min()) and int(signed.max()) <= limit):
+        raise ImplausibleSum("a word of the sum exceeds what honest contributors can reach")
+
+
 def decode_weight(plan: Plan, word: int | np.unsignedinteger[Any], *, contributors: int | None = None) -> int:
     """Return the total weight that a summed word holds.
 

@@ -171,7 +171,10 @@ def statements() -> str:
             ", ".join(code(field.name) for field in fields(kind)),
             first_paragraph(kind.__doc__),
         )
-        for kind in subclasses(messages.Statement, messages)
+        for kind in (
+            *subclasses(messages.Statement, messages),
+            *subclasses(messages.Statement, module("protocol.check_messages")),
+        )
     ]
     return table(("statement", "label", "signed by", "fields", "what it says"), rows)
 
@@ -187,10 +190,9 @@ def takers() -> dict[str, list[str]]:
 
 def messages() -> str:
     """Return the table of control messages."""
-    of = module("protocol.messages")
     taken = takers()
     rows = []
-    for kind in typing.get_args(of.AnyMessage):
+    for kind in typing.get_args(module("protocol.codec").AnyMessage):
         given = kind.__struct_config__.tag
         rows.append(
             (
@@ -210,7 +212,7 @@ def header() -> str:
     fixed = {
         "version": f"{module('protocol.exchange').VERSION}",
         "suite": f"`{module('crypto.sealing').SUITE}`",
-        "label": "what the body holds: contribution, model or aggregate",
+        "label": "what the envelope holds: contribution, model, aggregate or mask seed",
         "charter": "digest of the charter",
         "session": "id of the session",
         "round": "number of the round",
@@ -219,7 +221,7 @@ def header() -> str:
         "recipient": "name of the party that can open",
         "recipient_key": "first 16 bytes of the digest of the recipient's round key",
         "open_round": "digest of the signed OpenRound",
-        "commitment": "BLAKE3 over the binding, the salt and the plaintext",
+        "commitment": "BLAKE3 over the binding, the salt and the plaintext; empty in a mask seed, which has no body",
     }
     rows = []
     for number, field in enumerate(fields(kind), 1):

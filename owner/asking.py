@@ -13,8 +13,10 @@ from ..crypto.ring import Words
 from ..crypto.sealing import RoundKey, check_public_key
 from ..crypto.sharing.wire import total_from_section
 from ..protocol.charter import Charter, Role
+from ..protocol.check_messages import Checked, SumCheck
 from ..protocol.errors import IllegalMessage, NotInCohort, PeerLost, SplitView, WrongOpenRound, WrongSender
 from ..protocol.exchange import Broadcast, Exchange, Incoming, Outgoing, RoundContext
+from ..protocol.intake import Intake
 from ..protocol.messages import (
     CloseList,
     Decline,
@@ -32,6 +34,7 @@ from ..protocol.seats import Seats
 from ..protocol.session import check_offer
 from ..protocol.statements import open_signed, statement_digest
 from ..protocol.training import Score
+from .verification import Verification
 
 
 @dataclass(frozen=True)
@@ -89,6 +92,13 @@ class Asking:
     records: dict[str, RoundRecord] = field(default_factory=dict)
     forgotten: set[str] = field(default_factory=set)
     """Holders that know nothing of this session any more: no record comes from them."""
+    intake: Intake | None = None
+    """Where we are a holder: the shares of the closed set."""
+    verification: Verification | None = None
+    """The check of the sum, from the closed set to its outcome."""
+    check: Checked | None = None
+    """What came of it, as everybody was told."""
+    checked: SumCheck | None = None
     applied: Applied | None = None
 
     # --- before the set is closed

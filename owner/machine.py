@@ -6,10 +6,11 @@ makes it a holder does it take shares (`protocol/intake.py`): seeds in `masked`;
 excuse, updates.
 
 How a round goes, from here: sign an OpenRound; collect the offers of all holders that take part; invite the cohort and
-give each that accepts the same sealed model; wait for Close and release; open, decode, apply and checkpoint on the work thread;
-cosign; keep the record. An attempt that ends otherwise is made again, with the same question and fresh keys, where that
-can help (a holder was restarted, somebody was not heard from); else the session ends with one sentence that says why,
-and the model as it was after the last checkpoint. A restart goes on with the question that was open.
+give each that accepts the same sealed model; wait for Close and release; open, combine and check the sum
+(`verifying.py`); decode, apply and checkpoint on the work thread; cosign; keep the record. An attempt that ends
+otherwise is made again, with the same question and fresh keys, where that can help (a holder was restarted, somebody
+was not heard from); else the session ends with one sentence that says why, and the model as it was after the last
+checkpoint. A restart goes on with the question that was open.
 """
 
 from collections.abc import Callable
@@ -21,6 +22,7 @@ from ..crypto.ring import Words
 from ..crypto.sealing import RoundKey
 from ..protocol import limits
 from ..protocol.charter import Role
+from ..protocol.check_messages import Answered, MaskSeeds, OfferMaskKey, SumCheck
 from ..protocol.codec import encode
 from ..protocol.errors import IllegalMessage, SiteFileError, TooLate
 from ..protocol.exchange import Incoming, RoundContext
@@ -64,10 +66,10 @@ from ..protocol.statements import sign, statement_digest
 from ..protocol.vector import decode_vector
 from .asking import Applied, Asking
 from .questions import draw_cohort, new_question, next_attempt
-from .session import OwnerSession
+from .verifying import VerifyingOwner, sum_tag
 
 
-class ModelOwner(OwnerSession):
+class ModelOwner(VerifyingOwner):
     """The machine of a model owner, for one session."""
 
     def handlers(self) -> dict[type[Message], Callable[[str, Any, float], None]]:
@@ -85,6 +87,9 @@ class ModelOwner(OwnerSession):
             Release: self._on_release,
             RequestCosignature: self._on_request_cosignature,
             RoundRecord: self._on_round_record,
+            OfferMaskKey: self._on_offer_mask_key,
+            MaskSeeds: self._on_mask_seeds,
+            Answered: self._on_answered,
             Evaluated: self._on_evaluated,
             Aborted: self._on_aborted,
             Refusal: self._on_refusal,
@@ -257,6 +262,7 @@ class ModelOwner(OwnerSession):
             self.tell(RoundClosed(asking.question.round, close.contributors, close.declined, close.missing))
             for holder in sorted(set(asking.heads) - asking.fetching):
                 self._receive(holder, asking.fetch(holder))
+            self._begin_verification(asking, now)
 
     def _on_release(self, peer: str, message: Release, now: float) -> None:
         asking = self._open_question(peer)
@@ -308,33 +314,23 @@ class ModelOwner(OwnerSession):
         receiving = self.phase in (Phase.CLOSED, Phase.RECEIVING)
         if asking is None or not receiving or not asking.sum_up(self._connected):
             return
-        question = asking.question
-        contributors, scored = asking.contributors, self._plan.evaluates_after(question.round - 1)
-        intake = self._intake
+        asking.intake = self._intake
         self._drop_intake()
         self.move(Step.AGGREGATE_OPENED)
-        self._deadline = None
         for holder, signed in asking.statements.items():
             self._cosign(holder, signed)
-        self.effect(
-            Work(asking.name.hex(), lambda: self._sum_up(question, intake, asking.totals, contributors, scored))
-        )
+        self._verify(asking, now)
 
-    def _sum_up(
-        self,
-        question: OpenRound,
-        intake: Intake | None,
-        totals: dict[int, Words],
-        contributors: tuple[str, ...],
-        scored: bool,
-    ) -> Applied:
-        """Run on the work thread: add our own total, if we hold shares, and combine."""
-        if intake is not None and self._seats.owner is not None:
-            own = intake.total(contributors)
-            if own is not None:
-                totals[self._seats.owner] = own
-        total = self._seats.scheme.combiner(question.plan, question.words).combine(totals)
-        return self._apply(question, total, len(contributors), scored=scored)
+    def _apply_sum(self, asking: Asking, total: Words, now: float) -> None:
+        self.effect(Work(asking.name.hex(), lambda: self._take_step(asking, total)))
+
+    def _take_step(self, asking: Asking, total: Words) -> Applied:
+        """Run on the work thread: keep what came of the check, then do with the sum what the plan says."""
+        question = asking.question
+        if asking.check is not None:
+            self._store.check(question.round, asking.name, encode(asking.check))
+        scored = self._plan.evaluates_after(question.round - 1)
+        return self._apply(question, total, len(asking.contributors), scored=scored)
 
     def _apply(self, question: OpenRound, total: Words, contributors: int, *, scored: bool) -> Applied:
         """Decode, take the step, checkpoint, score."""
@@ -348,6 +344,9 @@ class ModelOwner(OwnerSession):
     def worked(self, tag: str, result: Any, now: float) -> None:
         """Note that the step was taken, or that it could not be."""
         asking = self._asking
+        if asking is not None and tag == sum_tag(asking) and self.phase is Phase.VERIFYING:
+            self._summed(asking, result, now)
+            return
         if asking is None or tag != asking.name.hex() or self.phase is not Phase.APPLYING:
             return
         if isinstance(result, SiteFileError | OSError):
@@ -357,7 +356,7 @@ class ModelOwner(OwnerSession):
             self._fail(Cause.LOCAL, f"the aggregate of round {asking.question.round} could not be applied: {result}")
             return
         self._round, self._reopened, self._why = asking.question.round, False, ""
-        self._memory.take_step(self._reached(result.model))
+        self._memory.take_step(self._reached(result.model), None if asking.check is None else asking.check.check)
         asking.applied = result
         self._unscored = self._plan.evaluates_after(self._round - 1)
         self.move(Step.APPLIED)
@@ -368,7 +367,7 @@ class ModelOwner(OwnerSession):
 
     def _on_request_cosignature(self, peer: str, message: RequestCosignature, now: float) -> None:
         self._open_question(peer).take_statement(peer, message.statement)
-        if self.phase in (Phase.APPLYING, Phase.RELEASED):
+        if self.phase in (Phase.VERIFYING, Phase.APPLYING, Phase.RELEASED):
             self._cosign(peer, message.statement)
 
     def _cosign(self, holder: str, statement: Signed) -> None:
@@ -393,9 +392,8 @@ class ModelOwner(OwnerSession):
         applied = asking.applied
         absent = {name for record in asking.records.values() for name in record.absent}
         absent |= set(question.present) - set(asking.records)
-        self.tell(
-            RoundDone(self._round, applied.contributors, applied.metrics, now - asking.begun, tuple(sorted(absent)))
-        )
+        took, cosigners = now - asking.begun, tuple(sorted(absent))
+        self.tell(RoundDone(self._round, applied.contributors, applied.metrics, took, cosigners, *_of(asking.checked)))
         if applied.score is not None:
             score = applied.score
             self.tell(Scored(self._round, self.name, score.examples, score.loss, score.accuracy, tuple(score.shares)))
@@ -422,3 +420,7 @@ class ModelOwner(OwnerSession):
             self.effect(Drop(subject))
         self.move(Step.EVALUATED)
         self._next(now)
+
+
+def _of(check: SumCheck | None) -> tuple[str, tuple[str, ...]]:
+    return ("", ()) if check is None else (check.state.value, check.silent)

@@ -42,6 +42,14 @@ class ReachedKept(Entry, frozen=True):
     """Whether the plan has no further round."""
 
 
+class CheckKept(Entry, frozen=True):
+    """What came of checking the last sum: our own signed account."""
+
+    kind: ClassVar[str] = "check"
+
+    check: Signed
+
+
 class QuestionKept(Entry, frozen=True):
     """The question that is open, and where the private half of its key is."""
 
@@ -128,14 +136,19 @@ class Memory:
         self._journal.write(Write.QUESTION_SIGNED, QuestionKept(signed, slot))
         self._journal.slots.clear(but=slot)
 
-    def take_step(self, reached: ReachedKept) -> None:
-        """Forget question and key: the aggregate is applied and checkpointed."""
-        self._journal.write(Write.STEP_TAKEN, reached, forget=(QuestionKept,))
+    def take_step(self, reached: ReachedKept, check: Signed | None = None) -> None:
+        """Forget question and key: the aggregate is applied and checkpointed; `check` is what came of checking it."""
+        checked = () if check is None else (CheckKept(check),)
+        self._journal.write(Write.STEP_TAKEN, reached, *checked, forget=(QuestionKept,))
         self._journal.slots.clear()
 
-    def end_session(self, abort: Signed) -> None:
-        """Note that the session ended in this abort, before anybody is told; forget what was open in it."""
-        self._journal.write(Write.SESSION_ENDED, AbortKept(abort), forget=_OF_A_SESSION)
+    def end_session(self, abort: Signed, check: Signed | None = None) -> None:
+        """Note that the session ended in this abort, before anybody is told; forget what was open in it.
+
+        `check` is what came of checking the sum of its last round, if that is why.
+        """
+        checked = () if check is None else (CheckKept(check),)
+        self._journal.write(Write.SESSION_ENDED, AbortKept(abort), *checked, forget=_OF_A_SESSION)
         self._journal.slots.clear()
 
 

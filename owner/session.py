@@ -4,13 +4,9 @@ What is asked in it, round by round, is in `machine.py`. A party that is gone is
 round can do without it, a secure worker for `deadlines.absence`. An attempt that a holder aborted is made again where
 that can help; else the session ends in one sentence, signed, and the model stays as it was after the last checkpoint.
 
-Where the scheme needs fewer secure workers than there are (`Seats.quorum` before the set is closed, `Seats.enough`
-after), one that is gone is waited for as long as a data owner, and then the rest go on: before the set is closed in
-another attempt, whose question names it (`OpenRound.without`), and after it in the same one. It is asked again in the
-first round that begins with it here.
+Which secure workers a round can do without is in `missing.py`.
 """
 
-import math
 from abc import abstractmethod
 from collections.abc import Sequence
 from typing import ClassVar
@@ -20,9 +16,8 @@ from ..crypto.sealing import RoundKey
 from ..learning.task import GlobalModel
 from ..protocol import limits
 from ..protocol.charter import Charter, Role
-from ..protocol.errors import TooLate, WrongOpenRound, WrongRound, WrongSender, WrongSession
+from ..protocol.errors import TooLate, WrongRound, WrongSender, WrongSession
 from ..protocol.exchange import Exchange
-from ..protocol.holder import HolderMachine
 from ..protocol.intake import Buffers
 from ..protocol.journal import Journal
 from ..protocol.machine import Drop
@@ -49,24 +44,26 @@ from ..protocol.statements import open_signed, sign
 from ..protocol.training import model_digest
 from .asking import Asking
 from .memory import Memory, ReachedKept
+from .missing import BEFORE_CLOSE, MissingHolders
 from .store import OwnerStore
 
 _MAY_COME_AGAIN = (Cause.LOCAL, Cause.INTERRUPTED)
 """Causes of a holder's abort that another attempt can mend; others only if somebody is gone and may come back."""
-_BEFORE_CLOSE = (Phase.OFFERING, Phase.COLLECTING)
-_WITH_HOLDERS = (*_BEFORE_CLOSE, Phase.CLOSED, Phase.RECEIVING)
+_WITH_HOLDERS = (*BEFORE_CLOSE, Phase.CLOSED, Phase.RECEIVING)
+_AFTER_CLOSE = (Phase.CLOSED, Phase.RECEIVING, Phase.VERIFYING, Phase.APPLYING, Phase.RELEASED)
 _ASKING = (
     Phase.OFFERING,
     Phase.COLLECTING,
     Phase.CLOSED,
     Phase.RECEIVING,
+    Phase.VERIFYING,
     Phase.APPLYING,
     Phase.RELEASED,
 )
 """Where a holder that comes back is asked again: for its offer, its release, or the record it did not live to send."""
 
 
-class OwnerSession(HolderMachine):
+class OwnerSession(MissingHolders):
     """What a model owner's machine is between questions."""
 
     role: ClassVar[Role] = Role.MODEL_OWNER
@@ -93,20 +90,13 @@ class OwnerSession(HolderMachine):
         self._plan = plan
         self._model = model
         self._store = store
-        self._holders = tuple(party.name for party in charter.secure_workers)
         self._data_owners = tuple(party.name for party in charter.data_owners)
         self._evaluators = tuple(party.name for party in charter.evaluators)
-        self._connected: set[str] = set()
         self._mute: set[str] = set()
         """Evaluators that let a deadline pass in this session."""
-        self._lost: dict[str, tuple[float, str]] = {}
         self._memory = Memory(charter, journal)
         self._anew = anew
         self._nonce = new_nonce()
-        self._nonces: dict[str, bytes] = {}
-        """Of the holders that the session was opened with, in the charter's order."""
-        self._mute_holders: set[str] = set()
-        """Holders that let a deadline pass over the connection that is up, where the rest could go on."""
         self._session: bytes | None = None
         self._reopened = False
         """Whether a session was opened anew since the last round: once is a restart, twice would be a quarrel."""
@@ -116,9 +106,9 @@ class OwnerSession(HolderMachine):
         self._pending: tuple[OpenRound, Signed, RoundKey] | None = None
         """The question an earlier process had open."""
         self._buffers = Buffers()
+        self._mask_keys: dict[str, Signed] = {}
+        """By data owner: the last key for masks it offered, which may come before the set is closed here."""
         self._unscored = False
-        self._asking: Asking | None = None
-        self._deadline: float | None = None
         self._waiting_until: float | None = None
         self._why = ""
         """Why the attempt before ended, as the beginning of a sentence."""
@@ -157,6 +147,7 @@ class OwnerSession(HolderMachine):
         self._connected.add(peer)
         self._lost.pop(peer, None)
         self._mute_holders.discard(peer)
+        self._note_coming_and_going(peer, now)
         if self.phase is Phase.CONNECTING:
             self.tell(Said(text=f"{peer} is connected"))
             if {*self._holders, *self._data_owners, *self._evaluators} <= self._connected:
@@ -186,6 +177,7 @@ class OwnerSession(HolderMachine):
         """Note a lost connection. A round can do without a data owner, and waits for a secure worker's return."""
         self._connected.discard(peer)
         self._lost[peer] = (now, reason)
+        self._note_coming_and_going(peer, now)
         lost = self._asking.lost(peer) if self._asking is not None else None
         if lost is not None:
             self.effect(Drop(lost))
@@ -256,6 +248,18 @@ class OwnerSession(HolderMachine):
         """Go on with the totals that are here, if no other is to be waited for."""
 
     @abstractmethod
+    def _note_coming_and_going(self, peer: str, now: float) -> None:
+        """Note for the check of a sum that a contributor's connection is lost, or is new."""
+
+    @abstractmethod
+    def _tick_verifying(self, now: float) -> None:
+        """Act on what is due while a sum is checked."""
+
+    @abstractmethod
+    def _next_verifying(self) -> float | None:
+        """Return when `_tick_verifying` has something to do."""
+
+    @abstractmethod
     def _end_evaluation(self, now: float) -> None:
         """Go on after an evaluation, with the scores that have come."""
 
@@ -280,7 +284,7 @@ class OwnerSession(HolderMachine):
             return
         missed = self.phase is Phase.OFFERING and bool(abort.about)
         helps = abort.cause in _MAY_COME_AGAIN or missed or set(abort.about) - self._connected
-        if not helps or self.phase not in _BEFORE_CLOSE or asked.attempt + 1 >= limits.ATTEMPTS:
+        if not helps or self.phase not in BEFORE_CLOSE or asked.attempt + 1 >= limits.ATTEMPTS:
             self._fail(abort.cause, text)
             return
         self.tell(Said(text=text, warning=True))
@@ -296,7 +300,7 @@ class OwnerSession(HolderMachine):
     def _spare(self, holder: str, now: float) -> bool:
         """Do without the total of a holder that has given a closed round up, where there can be enough others."""
         asking = self._asking
-        if asking is None or self.phase not in (Phase.CLOSED, Phase.RECEIVING, Phase.APPLYING, Phase.RELEASED):
+        if asking is None or self.phase not in _AFTER_CLOSE:
             return False
         asking.failed |= {holder} - asking.opened
         asking.forgotten.add(holder)
@@ -317,7 +321,7 @@ class OwnerSession(HolderMachine):
             # over the very same set.
             forgot = forgot or message.code == WrongRound.code
         why = f"{peer} refused the question ({message.code})"
-        if self.phase in _BEFORE_CLOSE and forgot and not self._reopened:
+        if self.phase in BEFORE_CLOSE and forgot and not self._reopened:
             self._reopen(why, now)
         elif self.phase is Phase.OPENING and forgot and self._reopened:
             pass  # of several that have lost a session, each refuses the question in it
@@ -344,7 +348,7 @@ class OwnerSession(HolderMachine):
                 self.effect(Drop(subject))
         self._asking = None
 
-    def _fail(self, cause: Cause, text: str) -> None:
+    def _fail(self, cause: Cause, text: str, about: tuple[str, ...] = ()) -> None:
         """End the session: write it down, tell everybody, signed, and say why."""
         if self._session is not None:
             asked = self._asking.question if self._asking is not None else self._unfinished
@@ -355,9 +359,11 @@ class OwnerSession(HolderMachine):
                 party=self.name,
                 cause=cause,
                 text=text[: limits.TEXT_LENGTH],
+                about=about,
             )
             signed = sign(self.identity, abort)
-            self._memory.end_session(signed)
+            check = self._asking.check if self._asking is not None else None
+            self._memory.end_session(signed, None if check is None else check.check)
             self._tell_all(Aborted(abort=signed))
         self._drop_asking()
         self.finish(text)
@@ -370,17 +376,20 @@ class OwnerSession(HolderMachine):
 
     def tick(self, now: float) -> None:
         """Act on what is due."""
+        if self.phase is Phase.VERIFYING:
+            self._tick_verifying(now)  # between us and the contributors: no secure worker is waited for
+            return
         if self._go_on_without(now):
             return
         away = self._too_many_lost()
         for holder in away:
             since, reason = self._lost[holder]
-            if now - since >= self.charter.rules.deadlines.absence:
+            if now >= since + self.charter.rules.deadlines.absence:
                 self._fail(Cause.TIMEOUT, f"{holder} is not reachable: {reason}")
                 return
         if self.phase is Phase.EVALUATING and self._asking is not None:
             silent = set(self._asking.question.cohort) - self._asking.answered
-            if all(name in self._lost and now - self._lost[name][0] >= limits.ABSENCE for name in silent):
+            if silent <= self._gone(now):
                 self._end_evaluation(now)
                 return
         if self._deadline is None or now < self._deadline or away:
@@ -440,6 +449,8 @@ class OwnerSession(HolderMachine):
 
     def next_deadline(self) -> float | None:
         """Return when `tick` has something to do."""
+        if self.phase is Phase.VERIFYING:
+            return self._next_verifying()
         away = self._too_many_lost()
         waits = [self._lost[holder][0] + self.charter.rules.deadlines.absence for holder in away]
         if self._deadline is not None and not away:
@@ -448,84 +459,18 @@ class OwnerSession(HolderMachine):
             silent = set(self._asking.question.cohort) - self._asking.answered
             if silent and silent <= set(self._lost):
                 waits.append(max(self._lost[name][0] for name in silent) + limits.ABSENCE)
-        if not away and self._asking is not None and self.phase in _BEFORE_CLOSE:
+        if not away and self._asking is not None and self.phase in BEFORE_CLOSE:
             lost = set(self._asking.question.present) & set(self._lost)
             waits += [self._lost[name][0] + limits.ABSENCE for name in lost]
         return min(waits, default=None)
 
-    # --- secure workers that are gone
-
-    def _too_many_lost(self) -> list[str]:
-        """Return the holders that are gone, if without them what is under way cannot go on."""
-        if self.phase in (Phase.CONNECTING, Phase.ENDED):
-            return []
-        asking, seats = self._asking, self._seats
-        asked = asking.question.present if asking is not None else tuple(self._nonces) or self._holders
-        lost = [holder for holder in asked if holder in self._lost]
-        needed, there = seats.quorum, len(asked) - len(lost)
-        if asking is not None and self.phase not in _BEFORE_CLOSE:
-            needed = seats.enough
-            there += len(asking.opened.intersection(lost)) if needed < len(self._holders) else 0
-        return lost if there < needed else []
-
-    def _go_on_without(self, now: float) -> bool:
-        """Ask anew without holders that are gone for long, or were here until the deadline and did not close."""
-        asking = self._asking
-        if asking is None or self.phase not in _BEFORE_CLOSE or asking.question.purpose is not Purpose.TRAIN:
-            return False
-        present = set(asking.question.present)
-        gone = {name for name in present & set(self._lost) if now - self._lost[name][0] >= limits.ABSENCE}
-        if not gone and self._deadline is not None and now >= self._deadline:
-            gone = self._mute_now(asking, present - set(self._lost))
-        if not gone or len(present - gone) < self._seats.quorum:
-            return False
-        names = ", ".join(sorted(gone))
-        if asking.question.attempt + 1 >= limits.ATTEMPTS:
-            self._fail(Cause.TIMEOUT, f"nothing from {names} as seen by {self.name}, in {limits.ATTEMPTS} attempts")
-            return True
-        self._mute_holders |= gone - set(self._lost)
-        self.tell(Said(text=f"round {asking.question.round}: going on without {names}", warning=True))
-        self._ask_again(asking.question, f"{names} gone", now)
-        return True
-
-    def _mute_now(self, asking: Asking, here: set[str]) -> set[str]:
-        """Return who of these said nothing of what the phase waits for, though others did."""
-        said = set(asking.offers) if self.phase is Phase.OFFERING else set(asking.lists)
-        return here - said if said else set()
-
-    def _receives_without(self) -> bool:
-        """Give up, at the deadline, waiting for the totals that are not here; False if there are too few."""
-        asking = self._open_question(self.name)
-        asking.failed |= set(asking.question.present) - asking.opened
-        return not asking.hopeless
-
-    def _without(self, now: float) -> tuple[str, ...] | None:
-        """Return which holders of the session the next attempt does without; None while one may still come back."""
-        out = []
-        for name in self._nonces:
-            if name in self._mute_holders:
-                out.append(name)
-            elif name not in self._connected:
-                if now - self._lost.get(name, (-math.inf, ""))[0] < limits.ABSENCE:
-                    return None
-                out.append(name)
-        return tuple(out) if len(self._nonces) - len(out) >= self._seats.quorum else None
-
-    @property
-    def _holders_here(self) -> bool:
-        """Whether enough holders are connected: of the session, once there is one."""
-        return len(self._connected.intersection(self._nonces or self._holders)) >= self._seats.quorum
+    # --- for all phases
 
     def _absent(self) -> str:
         cohort = self._unfinished.cohort if self._unfinished is not None else self._data_owners
         missing = [name for name in (*self._holders, *cohort) if name not in self._connected]
         minimum = self.charter.rules.minimum_cohort
         return f"{', '.join(missing)} (the minimum cohort is {minimum})"
-
-    def _open_question(self, peer: str) -> Asking:
-        if self._asking is None:
-            raise WrongOpenRound("answers a question that is not open", party=peer)
-        return self._asking
 
     def _tell_all(self, message: Message) -> None:
         for party in sorted(self._connected):

@@ -61,6 +61,10 @@ class OwnerStore:
         path = self._records / f"round-{round_number:06d}.{holder}.record"
         write_atomically(path, data)
 
+    def check(self, round_number: int, open_round: bytes, data: bytes) -> None:
+        """Write what came of checking a sum, as everybody was told: signed, with the contributors' signed answers."""
+        write_atomically(self._records / f"round-{round_number:06d}.{open_round[:4].hex()}.check", data)
+
     def finish(self, model: GlobalModel) -> Path:
         """Write the finished model; returns its path."""
         path = self.folder / f"model.{self._suffix}"

@@ -10,9 +10,73 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from .check_messages import Answered, Challenge, Checked, MaskKeys, MaskSeeds, OfferMaskKey
 from .errors import MalformedMessage
-from .messages import AnyMessage, Message
+from .messages import (
+    Aborted,
+    Acceptance,
+    Closed,
+    Closes,
+    Cosign,
+    Credit,
+    Declined,
+    Evaluated,
+    Fetch,
+    Grant,
+    Hello,
+    Invitation,
+    Listed,
+    Lists,
+    Message,
+    OfferRound,
+    OfferSession,
+    ProposeRound,
+    Ready,
+    Receipted,
+    Refusal,
+    Release,
+    RequestCosignature,
+    RequestSession,
+    RoundRecord,
+    SendModel,
+    SessionOver,
+)
 
+AnyMessage = (
+    Hello
+    | Refusal
+    | RequestSession
+    | OfferSession
+    | ProposeRound
+    | OfferRound
+    | Invitation
+    | Acceptance
+    | Declined
+    | SendModel
+    | Ready
+    | Release
+    | Fetch
+    | Grant
+    | Credit
+    | Receipted
+    | Listed
+    | Lists
+    | Closed
+    | Closes
+    | OfferMaskKey
+    | MaskKeys
+    | MaskSeeds
+    | Challenge
+    | Answered
+    | Checked
+    | RequestCosignature
+    | Cosign
+    | RoundRecord
+    | Evaluated
+    | Aborted
+    | SessionOver
+)
+"""What a control frame can hold."""
 S = TypeVar("S", bound=msgspec.Struct)
 
 _ENCODER = msgspec.msgpack.Encoder()

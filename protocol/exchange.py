@@ -9,13 +9,15 @@ Checks of a head, numbered; each raises its own error. Nothing is decrypted or a
  2. the signature over label, header and wrapped key verifies under its key
  3. the header decodes, canonically and within bounds
  4. version and suite are known
- 5. the label is the one expected here, and the table allows it from this sender's role to ours
+ 5. the label is the one expected here, and the table allows it from this sender's role to the recipient's
  6. header and connection name the same sender
  7. the charter is ours
  8. session, round, attempt and OpenRound digest are the current ones, each with its own error
- 9. the recipient is us, and the wrapped key is for our round key
+ 9. the recipient is the one it is to be for: us, and then the wrapped key is for our key of this round
 10. the lengths are those the round fixes
 11. fields that mean nothing for this label are empty
+
+A mask's seed is an envelope without a body: the content key that its head wraps is the seed.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -25,6 +27,7 @@ from typing import Final
 import msgspec
 
 from ..crypto import sealing
+from ..crypto.errors import BadWrappedKey
 from ..crypto.identity import Identity, verify
 from ..crypto.labels import Buffer, Label, digest, frame
 from . import limits
@@ -54,6 +57,7 @@ MAY_SEND: Final = frozenset(
         (Label.MODEL, Role.MODEL_OWNER, Role.EVALUATOR),
         (Label.CONTRIBUTION, Role.DATA_OWNER, Role.SECURE_WORKER),
         (Label.AGGREGATE, Role.SECURE_WORKER, Role.MODEL_OWNER),
+        (Label.MASK_SEED, Role.DATA_OWNER, Role.DATA_OWNER),
     }
 )
 """Who may seal what for whom. One update never goes to a model owner, whatever a program asks for."""
@@ -250,14 +254,28 @@ class Exchange:
 
         `sections` are the only lengths that are accepted, in bytes.
         """
+        header = self.examine_passed_on(head, label, context, sender, self._identity.name)
+        if header.recipient_key != key.key_id:
+            raise WrongRecipient("an envelope for another key", party=sender)
+        if header.sections != tuple(sections):  # 10
+            raise OversizedClaim(
+                f"an envelope claims {sum(header.sections)} bytes where the round fixes {sum(sections)}",
+                party=sender,
+            )
+        return header
+
+    def examine_passed_on(
+        self, head: SealedHead, label: Label, context: RoundContext, sender: str, recipient: str
+    ) -> Header:
+        """Check a head that may be for somebody else: every step that needs neither its key nor its lengths."""
         party = self._charter.party(sender)  # 1
         signed = frame(label, [head.header, head.wrapped_key])
         verify(party.signing, Label.HEADER, signed, head.signature, party=sender)  # 2
         header = decode_as(Header, head.header, party=sender)  # 3
         if header.version != VERSION or header.suite != sealing.SUITE:  # 4
             raise UnsupportedVersion(f"envelope version {header.version}, suite {header.suite!r}", party=sender)
-        ours = self._charter.party(self._identity.name).role
-        if header.label is not label or (label, party.role, ours) not in self._may_send:  # 5
+        theirs = self._charter.party(recipient).role
+        if header.label is not label or (label, party.role, theirs) not in self._may_send:  # 5
             raise WrongLabel(f"{header.label.value!r} may not come from a {party.role.value} here", party=sender)
         if header.sender != sender:  # 6
             raise WrongSender(f"an envelope that names {header.sender} as its sender", party=sender)
@@ -271,16 +289,12 @@ class Exchange:
             raise WrongAttempt(f"an envelope of attempt {header.attempt}, now is {context.attempt}", party=sender)
         if header.open_round != context.open_round:
             raise WrongOpenRound("an envelope that answers another OpenRound", party=sender)
-        if header.recipient != self._identity.name or header.recipient_key != key.key_id:  # 9
-            raise WrongRecipient(f"an envelope for {header.recipient}, or for another key", party=sender)
-        if header.sections != tuple(sections):  # 10
-            raise OversizedClaim(
-                f"an envelope claims {sum(header.sections)} bytes where the round fixes {sum(sections)}",
-                party=sender,
-            )
+        if header.recipient != recipient:  # 9
+            raise WrongRecipient(f"an envelope for {header.recipient}", party=sender)
         aggregate = label is Label.AGGREGATE
         idle = header.first == 0 and (aggregate or (header.contributors == 0 and header.close is None))
-        if not idle or header.broadcast is not (label is Label.MODEL):  # 11
+        empty = header.commitment == bytes(limits.DIGEST)
+        if not idle or header.broadcast is not (label is Label.MODEL) or empty is not (label is Label.MASK_SEED):  # 11
             raise MalformedMessage("an envelope with fields that mean nothing for its label", party=sender)
         return header
 
@@ -299,6 +313,26 @@ class Exchange:
             record=limits.RECORD_WIRE,
         )
         return Incoming(header, subject, opener, self._observe)
+
+    def seal_seed(self, context: RoundContext, recipient: str, recipient_key: bytes) -> tuple[SealedHead, bytes]:
+        """Seal a fresh seed of masks for a neighbour; return the head that is all of it, and the seed."""
+        seed = sealing.new_content_key()
+        header = self.new_header(Label.MASK_SEED, context, recipient, recipient_key, [])
+        return self.seal_head(header, recipient_key, seed), seed
+
+    def open_seed(self, head: SealedHead, context: RoundContext, sender: str, key: sealing.RoundKey) -> bytes:
+        """Return the seed of masks that a neighbour sealed for us.
+
+        Raises:
+            what `examine` raises; BadWrappedKey, naming the sender: it does not open.
+        """
+        header = self.examine(head, Label.MASK_SEED, context, sender, key, [])
+        try:
+            seed = key.unwrap(head.wrapped_key, frame(header.label, [head.subject]))
+        except BadWrappedKey as error:
+            raise BadWrappedKey(error.reason, party=sender) from None
+        self._observe(_handled(header, head.subject, sealed=False))
+        return seed
 
     # --- the parts that `seal` and `Broadcast` share
 

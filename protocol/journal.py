@@ -66,6 +66,7 @@ class Write(enum.Enum):
     UPDATE_SEALED = "update sealed"
     RECEIPT_TAKEN = "receipt taken"
     SET_CLOSED = "set closed"
+    SUM_CHECKED = "sum checked"
     ABANDONED = "abandoned"
 
 
@@ -91,15 +92,19 @@ WRITES: Final = {
             Write.UPDATE_SEALED,
             Write.RECEIPT_TAKEN,
             Write.SET_CLOSED,
+            Write.SUM_CHECKED,
             Write.ABANDONED,
         },
     ),
     Role.EVALUATOR: frozenset({Write.INVITATION_ANSWERED, Write.ABANDONED}),
 }
 """Who writes what; a role that writes anything else is stopped."""
-REPEATABLE: Final = frozenset({Write.INVITATION_ANSWERED, Write.RECEIPT_TAKEN, Write.ROUND_ATTESTED, Write.STEP_TAKEN})
+REPEATABLE: Final = frozenset(
+    {Write.INVITATION_ANSWERED, Write.RECEIPT_TAKEN, Write.ROUND_ATTESTED, Write.STEP_TAKEN, Write.SUM_CHECKED}
+)
 """Writes that nothing anybody was told depends on: an invitation is answered again, with a new key, before anything was
-sealed for it; a receipt or a record is asked for again; a step that was taken is in the checkpoint."""
+sealed for it; a receipt or a record is asked for again; nothing follows from the outcome of a check; a step that was
+taken is in the checkpoint."""
 
 
 class Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_like=True):

@@ -59,6 +59,8 @@ LOG_LINES = 100
 """Refusals and warnings shown in that time; the rest are counted, or a stranger could fill a disk with our log."""
 ABSENCE = 3.0
 """How long a round waits for a lost party that it can do without; one that it needs has `deadlines.absence`."""
+CHALLENGES = 4
+"""Most challenges to one sum: a model owner that was restarted asks again, perhaps with other totals."""
 ATTEMPTS = 8
 """Most attempts at one round: a crash is also a way to drop somebody, so there is an end to them."""
 RECONNECT_FIRST = 0.05

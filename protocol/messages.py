@@ -503,33 +503,3 @@ class SessionOver(Message, frozen=True, tag="session-over"):
     """Model owner to everyone; holds a `SessionEnd`."""
 
     end: Signed
-
-
-AnyMessage = (
-    Hello
-    | Refusal
-    | RequestSession
-    | OfferSession
-    | ProposeRound
-    | OfferRound
-    | Invitation
-    | Acceptance
-    | Declined
-    | SendModel
-    | Ready
-    | Release
-    | Fetch
-    | Grant
-    | Credit
-    | Receipted
-    | Listed
-    | Lists
-    | Closed
-    | Closes
-    | RequestCosignature
-    | Cosign
-    | RoundRecord
-    | Evaluated
-    | Aborted
-    | SessionOver
-)

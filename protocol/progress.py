@@ -126,12 +126,36 @@ class RoundDone(Progress, frozen=True, tag="round-done"):
     metrics: dict[str, float]
     seconds: float
     absent_cosigners: tuple[str, ...] = ()
+    check: str = ""
+    """What came of checking the sum (`check_messages.SumState`)."""
+    silent: tuple[str, ...] = ()
+    """Contributors without whose answer it could not be checked."""
 
     def line(self) -> str:
         """Return the sentence a person reads."""
         figures = "".join(f", mean {name} {value:.4f}" for name, value in self.metrics.items())
         absent = f"; without the signature of {', '.join(self.absent_cosigners)}" if self.absent_cosigners else ""
-        return f"round {self.round}: aggregate of {self.contributors} applied{figures} ({self.seconds:.2f} s){absent}"
+        how = {"verified": "verified and applied", "unverified": "applied unverified"}.get(self.check, "applied")
+        silent = f" ({', '.join(self.silent)} silent)" if self.silent else ""
+        done = f"aggregate of {self.contributors} {how}{silent}{figures}"
+        return f"round {self.round}: {done} ({self.seconds:.2f} s){absent}"
+
+
+class SumChecked(Progress, frozen=True, tag="sum-checked"):
+    """A sum that this data owner is in was checked, or could not be."""
+
+    round: int
+    state: str
+    silent: tuple[str, ...] = ()
+    contradicted: tuple[str, ...] = ()
+
+    def line(self) -> str:
+        """Return the sentence a person reads."""
+        silent = f"; silent: {', '.join(self.silent)}" if self.silent else ""
+        lied = (
+            f"; not in it, because it contradicts the rest: {', '.join(self.contradicted)}" if self.contradicted else ""
+        )
+        return f"round {self.round}: sum {self.state}{silent}{lied}"
 
 
 class Scored(Progress, frozen=True, tag="scored"):
@@ -170,6 +194,7 @@ AnyProgress = (
     | Opened
     | RoundClosed
     | RoundDone
+    | SumChecked
     | Scored
     | Ended
 )

@@ -16,6 +16,8 @@ A few rows look too liberal, and are not:
   is slow, and its nonce comes late.
 - `Ready` stands in every phase of a model owner: where the scheme makes it a holder a share may come at any time, and
   where it does not its machine refuses it.
+- What belongs to the check of a sum stands in every phase of who answers (`MaskKeys`, `Challenge`, ...) and who asks
+  (`OfferMaskKey`, `Answered`, ...): it runs beside the round, which never waits for a data owner's part in it for long.
 - `Closed`, `RequestCosignature` and `RoundRecord` come over another connection than `Invitation`, so the record of a
   round can arrive after the invitation to the next.
 """
@@ -25,6 +27,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from .charter import Role
+from .check_messages import Answered, Challenge, Checked, MaskKeys, MaskSeeds, OfferMaskKey
 from .messages import (
     Aborted,
     Acceptance,
@@ -69,6 +72,7 @@ class Phase(enum.Enum):
     """The contributor set is final."""
     RECEIVING = "receiving"
     """Model owner: the aggregate. Data owner, evaluator: the model."""
+    VERIFYING = "verifying the sum"
     APPLYING = "applying the aggregate"
     INVITED = "accepted, waiting for the model"
     TRAINING = "training"
@@ -99,6 +103,7 @@ class Step(enum.Enum):
     SET_AGREED = "the contributor set is final here, and the others are to say the same"
     SET_CLOSED = "the contributor set is final"
     AGGREGATE_OPENED = "the aggregate is open"
+    SUM_CHECKED = "the sum is verified, or cannot be"
     APPLIED = "aggregate applied, checkpoint written"
     ATTESTED = "the round statement is as complete as it will be"
     EVALUATED = "scores are in"
@@ -149,6 +154,10 @@ def _data_owner(phase: Phase, row: dict[Input, Phase]) -> Row:
         Closed,
         RequestCosignature,
         RoundRecord,
+        MaskKeys,
+        MaskSeeds,
+        Challenge,
+        Checked,
         Aborted,
         SessionOver,
         Refusal,
@@ -211,6 +220,9 @@ def _model_owner(phase: Phase, row: dict[Input, Phase]) -> Row:
         RoundRecord,
         OfferRound,
         OfferSession,
+        OfferMaskKey,
+        MaskSeeds,
+        Answered,
     )
     at_any_time = dict.fromkeys(kinds, phase)
     return {**at_any_time, _S.DONE: _P.ENDED, **row}
@@ -249,7 +261,7 @@ MODEL_OWNER: Final[Table] = {
             RequestCosignature: _P.CLOSED,
             Grant: _P.CLOSED,
             # Of totals that were announced before the set was closed.
-            _S.AGGREGATE_OPENED: _P.APPLYING,
+            _S.AGGREGATE_OPENED: _P.VERIFYING,
         },
     ),
     _P.RECEIVING: _model_owner(
@@ -258,8 +270,11 @@ MODEL_OWNER: Final[Table] = {
             Release: _P.RECEIVING,
             Grant: _P.RECEIVING,
             RequestCosignature: _P.RECEIVING,
-            _S.AGGREGATE_OPENED: _P.APPLYING,
+            _S.AGGREGATE_OPENED: _P.VERIFYING,
         },
+    ),
+    _P.VERIFYING: _model_owner(
+        _P.VERIFYING, {Release: _P.VERIFYING, RequestCosignature: _P.VERIFYING, _S.SUM_CHECKED: _P.APPLYING}
     ),
     _P.APPLYING: _model_owner(
         _P.APPLYING, {Release: _P.APPLYING, RequestCosignature: _P.APPLYING, _S.APPLIED: _P.RELEASED}

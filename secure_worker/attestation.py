@@ -38,6 +38,10 @@ class Attestation:
         verify(key, Label.ROUND_STATEMENT, self._signed.statement, message.cosignature.signature, party=peer)
         self._cosignatures[peer] = message.cosignature
 
+    def forget(self, party: str) -> None:
+        """Wait for a party's cosignature again."""
+        self._cosignatures.pop(party, None)
+
     def record(self) -> RoundRecord:
         """Return the record of the round, as complete as it is."""
         return RoundRecord(

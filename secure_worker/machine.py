@@ -131,6 +131,10 @@ class SecureWorker(SecureSession):
         elif self._memory.released:
             # Attested and over, and the record never arrived: the cosignatures were in memory, so all sign again.
             shown = sorted(self._connected) if self._attestation is None else [peer]
+            if self._attestation is not None:
+                # A new process of it has not got the aggregate that the one before cosigned.
+                self._attestation.forget(peer)
+                self._deadline = self._statement_due(now)
             self._reopen(now)
             for party in shown:
                 self._show_release(party)
@@ -208,7 +212,7 @@ class SecureWorker(SecureSession):
         if intake is None:
             return
         outstanding = intake.outstanding
-        absent = {party for party in outstanding if now - self._gone.get(party, now) >= limits.ABSENCE}
+        absent = {party for party in outstanding if now >= self._gone.get(party, now) + limits.ABSENCE}
         self._written_off = absent
         reachable = len(intake.counted) + len(outstanding - absent)
         # Where waiting for the rest could not bring the round to its minimum, it ends now.
@@ -247,7 +251,7 @@ class SecureWorker(SecureSession):
         self.send(self._owner, Listed(list=self._list))
 
     def _on_lists(self, peer: str, message: Lists, now: float) -> None:
-        self._from_owner(peer)
+        self._from_owner_to_several(peer)
         if self._memory.agreed or self._memory.released:
             return  # passed on twice, over two connections
         intake, ours = self._intake, self._list
@@ -255,6 +259,11 @@ class SecureWorker(SecureSession):
             raise TooLate("passes on lists while none are waited for", party=peer)
         close = agreed_set(self.charter, self._seats, intake.question, intake.open_round, ours, message.lists)
         self._settle_on(intake, close, now)
+
+    def _from_owner_to_several(self, peer: str) -> None:
+        self._from_owner(peer)
+        if self._alone:
+            raise IllegalMessage("passes on what other secure workers say, and there are none", party=peer)
 
     def _settle_on(self, intake: Intake, close: CloseList, now: float) -> None:
         """Make the total of a set and seal it; release it, or with others wait for their word."""
@@ -324,7 +333,7 @@ class SecureWorker(SecureSession):
         self._tell_all([self._owner], Closed(close=kept.close))
 
     def _on_closes(self, peer: str, message: Closes, now: float) -> None:
-        self._from_owner(peer)
+        self._from_owner_to_several(peer)
         if self._memory.released:
             return  # passed on twice, over two connections
         kept, question = self._memory.release, self._memory.question
@@ -360,8 +369,10 @@ class SecureWorker(SecureSession):
         self._outgoing = self._memory.outgoing()
         self._attestation = Attestation(self.charter, kept)
         self.move(Step.SET_CLOSED)
-        deadlines = self.charter.rules.deadlines
-        self._deadline = now + deadlines.release + deadlines.statement
+        self._deadline = self._statement_due(now)
+
+    def _statement_due(self, now: float) -> float:
+        return now + self.charter.rules.deadlines.release + self.charter.rules.deadlines.statement
 
     def _show_release(self, party: str, *, closed: bool = True) -> None:
         """Send one party what the round came to: the Close list, to the model owner the release, and the statement."""

@@ -175,7 +175,7 @@ class SecureSession(HolderMachine):
         if self._memory.session is None:
             if self._expired(now):
                 self.finish(f"no session from {self._owner} within {self.charter.rules.deadlines.join:g} s")
-        elif now - self._gone.get(self._owner, now) >= self._patience:
+        elif now >= self._gone.get(self._owner, now) + self._patience:
             # The session stays for the next process: what was released in it may be all that is left of a round.
             self.finish(f"{self._owner} is not connected any more, for {self._patience:g} s")
 
@@ -205,7 +205,7 @@ class SecureSession(HolderMachine):
         if self._attestation is None:
             return False
         missing = self._attestation.missing
-        self._written_off = {party for party in missing if now - self._gone.get(party, now) >= limits.ABSENCE}
+        self._written_off = {party for party in missing if now >= self._gone.get(party, now) + limits.ABSENCE}
         return missing == self._written_off
 
     # --- small things

@@ -12,6 +12,7 @@ Rules of the file:
 
 import contextlib
 import functools
+import typing
 from collections import OrderedDict
 from collections.abc import Sequence
 from random import Random
@@ -25,14 +26,13 @@ from ..crypto.identity import Identity
 from ..crypto.ring import Plan
 from ..protocol import limits
 from ..protocol.charter import Charter
-from ..protocol.codec import decode_as
+from ..protocol.codec import AnyMessage, decode_as
 from ..protocol.exchange import Exchange
 from ..protocol.lanes.base import Ticket
 from ..protocol.messages import (
     Abort,
     Aborted,
     Acceptance,
-    AnyMessage,
     Closed,
     CloseList,
     Decline,
@@ -95,7 +95,7 @@ HOLDS: dict[type[Message], type[Statement]] = {
 }
 """The statement a message's `Signed` holds; the offers beside an invitation's question are `RoundOffer`."""
 
-KINDS: tuple[type[Message], ...] = AnyMessage.__args__
+KINDS: tuple[type[Message], ...] = typing.get_args(AnyMessage)
 
 
 @functools.cache

@@ -16,6 +16,7 @@ from .federation import OWNER
 
 if TYPE_CHECKING:
     from .world import World
+from .checked import NoFalseAlarm, VerifiedIsTrue
 from .derivable import FreshRandomness, NoUpdateDerivable
 from .invariant import Invariant
 from .secrecy import (
@@ -129,6 +130,8 @@ ALL: tuple[type[Invariant], ...] = (
     MinimumCohort,
     OneContributorSet,
     ExactSum,
+    VerifiedIsTrue,
+    NoFalseAlarm,
     ModelContinuity,
     OneModelOneSet,
     SameQuestion,

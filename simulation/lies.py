@@ -230,7 +230,8 @@ def adds_something_else(kind: type[Any]) -> type[Any]:
 
     class AddsElse(kind):  # type: ignore[misc]
         def _settle_on(self, intake: Any, close: Any, now: float) -> None:
-            intake._total += 1
+            if intake._total is not None:  # else it holds nothing, in `plain`
+                intake._total += 1
             super()._settle_on(intake, close, now)
 
     return AddsElse
@@ -245,6 +246,7 @@ LIES: dict[Role, "dict[str, Change]"] = {
         "counts only some": counts_only_some,
         "swaps keys": swaps_keys,
     },
+    Role.SECURE_WORKER: {"adds something else": adds_something_else},
 }
 """What a liar of a role may do in every mode, by name; a scenario names one."""
 AMONG_SEVERAL: dict[Role, "dict[str, Change]"] = {
@@ -254,7 +256,6 @@ AMONG_SEVERAL: dict[Role, "dict[str, Change]"] = {
         "lists less": lists_less,
         "closes over another set": closes_over_another_set,
         "releases too soon": releases_too_soon,
-        "adds something else": adds_something_else,
     },
 }
 """What it may do besides where several secure workers have to agree."""

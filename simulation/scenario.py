@@ -33,7 +33,19 @@ TASK = "regression"
 CALM = Trouble()
 DEADLINES = Deadlines(join=20, upload=40, close=5, release=10, statement=5)
 SENT = {
-    Role.MODEL_OWNER: ("RequestSession", "ProposeRound", "Invitation", "SendModel", "Fetch", "Cosign", "SessionOver"),
+    Role.MODEL_OWNER: (
+        "RequestSession",
+        "ProposeRound",
+        "Invitation",
+        "SendModel",
+        "Fetch",
+        "MaskKeys",
+        "MaskSeeds",
+        "Challenge",
+        "Checked",
+        "Cosign",
+        "SessionOver",
+    ),
     Role.SECURE_WORKER: (
         "OfferSession",
         "OfferRound",
@@ -43,7 +55,7 @@ SENT = {
         "RequestCosignature",
         "RoundRecord",
     ),
-    Role.DATA_OWNER: ("Acceptance", "Fetch", "Ready", "Cosign"),
+    Role.DATA_OWNER: ("Acceptance", "Fetch", "Ready", "OfferMaskKey", "MaskSeeds", "Answered", "Cosign"),
     Role.EVALUATOR: ("Acceptance", "Fetch", "Evaluated"),
 }
 """What each role sends in an honest round, in every mode: the places of a crash at a send."""

@@ -204,7 +204,7 @@ class ExactSum(Invariant):
         self._closed: dict[bytes, tuple[str, ...]] = {}
 
     def applies(self) -> bool:
-        """Honest secure workers: who lies about a sum is found by the verified sum, which is not built yet."""
+        """Honest secure workers; `VerifiedIsTrue` has those that lie."""
         return self.world.honest(OWNER) and self.world.honest_workers()
 
     def added_up(self, open_round: bytes, name: str, question: OpenRound, words: bytes) -> None:
@@ -232,9 +232,17 @@ def plain_sum(world: "World", open_round: bytes, question: OpenRound, names: Seq
 
     Of vectors that were added where that can be seen, in mode `trusted`; in the others, of those that were encoded.
     """
-    vectors = [world.added.get(open_round, {}).get(name) for name in names]
     if world.scenario.mode is not Mode.TRUSTED:
-        vectors = [world.encoded.get((name, question.session, question.round)) for name in names]
+        return encoded_sum(world, question, names)
+    return _sum(question, [world.added.get(open_round, {}).get(name) for name in names])
+
+
+def encoded_sum(world: "World", question: OpenRound, names: Sequence[str]) -> list[int] | None:
+    """Return the sum of what these encoded, as Python integers modulo the word size; None if a vector is missing."""
+    return _sum(question, [world.encoded.get((name, question.session, question.round)) for name in names])
+
+
+def _sum(question: OpenRound, vectors: list[bytes | None]) -> list[int] | None:
     if not vectors or None in vectors:
         return None
     rows = [from_wire(question.plan, memoryview(each or b""), question.words).tolist() for each in vectors]

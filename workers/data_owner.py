@@ -22,6 +22,7 @@ from ..crypto.sealing import new_salt
 from ..crypto.sharing.wire import share_sections
 from ..learning.task import LocalUpdate, Trainer
 from ..protocol.charter import Charter, Role
+from ..protocol.check_messages import Challenge, Checked, MaskKeys, MaskSeeds
 from ..protocol.errors import (
     IllegalMessage,
     PeerLost,
@@ -55,9 +56,10 @@ from ..protocol.site import Site
 from ..protocol.statements import open_signed
 from ..protocol.training import Layout, WeightRule
 from ..protocol.vector import encode_vector
+from .answering import AnsweringOwner
 from .memory import SentKept
 from .recipient import Asked
-from .witness import Sent, Witness
+from .witness import Sent
 
 RETRY = 1.0
 """Seconds before an upload that broke off is announced again."""
@@ -94,7 +96,7 @@ class _Trained:
     seconds: float = 0.0
 
 
-class DataOwner(Witness):
+class DataOwner(AnsweringOwner):
     """The machine of a data owner."""
 
     role: ClassVar[Role] = Role.DATA_OWNER
@@ -129,6 +131,10 @@ class DataOwner(Witness):
             Closed: self._on_closed,
             RequestCosignature: self._on_request_cosignature,
             RoundRecord: self._on_round_record,
+            MaskKeys: self._on_mask_keys,
+            MaskSeeds: self._on_mask_seeds,
+            Challenge: self._on_challenge,
+            Checked: self._on_checked,
         }
 
     def peer_up(self, peer: str, now: float) -> None:
@@ -139,6 +145,14 @@ class DataOwner(Witness):
             self._announce(upload)
 
     # --- an invitation
+
+    def holders_of(self, sent: SentKept) -> tuple[str, ...]:
+        """Return the secure workers that got a share of a contribution, in the charter's order."""
+        return tuple(name for name in self._seats.workers if name in sent.commitments)
+
+    def asked_anew(self) -> None:
+        """Answer no more for the sum of the round before."""
+        self.stop_answering()
 
     def resume(self, asked: Asked, now: float) -> bool:
         """Take the vector of the attempt before, or wait for the training that is under way for it."""
@@ -173,7 +187,9 @@ class DataOwner(Witness):
         self.effect(Work(self._training.hex(), lambda: _train(trainer, question, layout, model, stream)))
 
     def worked(self, tag: str, result: Any, now: float) -> None:
-        """Seal what was trained, or decline."""
+        """Seal what was trained, or decline; or answer a challenge."""
+        if self._fingerprinted(tag, result):
+            return
         if self._training is None or self._training.hex() != tag:
             return
         trained, self._training = self._training, None
@@ -343,14 +359,17 @@ class DataOwner(Witness):
         if not self.finished:
             self.miss_records(self._sent)
             self._vector = None
+            self.stop_answering()
         super().finish(error)
 
     # --- what follows from a Close list
 
     def set_closed(self, peer: str, sent: Sent, close: CloseList, now: float) -> None:
-        """Keep nothing for another attempt, and wait for what is made of the set."""
-        if self._vector is not None and self._vector.question == sent.kept.question:
+        """Keep the vector for the check of the sum alone, and wait for what is made of the set."""
+        vector, known = self._vector, len(sent.close) >= self._seats.quorum
+        if known and vector is not None and vector.question == sent.kept.question:
             self._vector = None  # there is no other attempt at a round that is closed
+            self.begin_answering(sent, close, vector.words)
         current = self.asked
         if current is None or current.open_round != close.open_round:
             return

@@ -76,6 +76,16 @@ class SummedKept(Entry, frozen=True):
         return self.model
 
 
+class CheckKept(Entry, frozen=True):
+    """What came of checking the last sum that this party was in and heard of: the model owner's signed account."""
+
+    kind: ClassVar[str] = "check"
+
+    session: bytes
+    round: int
+    check: Signed
+
+
 class AbortKept(Entry, frozen=True):
     """What this party signed when it was left alone with a round."""
 
@@ -142,6 +152,10 @@ class Memory:
         """Note the set of a sum, before the statement about it is cosigned."""
         kept = SummedKept(sent.model, sent.session, sent.round, contributor_set(contributors))
         self._journal.write(Write.SET_CLOSED, kept)
+
+    def check_sum(self, sent: SentKept, check: Signed) -> None:
+        """Note what came of checking a sum."""
+        self._journal.write(Write.SUM_CHECKED, CheckKept(sent.session, sent.round, check))
 
     def abandon(self, abort: Signed) -> None:
         """Note this party's own abort: it was left alone with a round, or with a session."""

@@ -164,6 +164,9 @@ class Recipient(Machine):
         """Go on with what another attempt at this round has left, without the model; False if there is nothing."""
         return False
 
+    def asked_anew(self) -> None:
+        """Forget what a role keeps of a round that is over."""
+
     def set_aside(self) -> None:
         """Forget what a role keeps of a round beyond `asked`."""
 
@@ -216,6 +219,7 @@ class Recipient(Machine):
             self.refusals = before.refusals if before is not None and before.session == question.session else 0
             self.session = question.session
         self.give_up("the model owner asks anew")
+        self.asked_anew()
         reason = self._site_refuses(question) or self.second_line(question)
         if reason is None:
             self.memory.take_invitation(question, name, refusals=self.refusals)

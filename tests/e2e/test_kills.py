@@ -16,8 +16,9 @@ from typing import Any, get_args
 import pytest
 from killing import DATA_OWNERS, KILLED, OWNER, SCORER, THIRD, Killable, Step, lives_ended_well
 from tertium.protocol.charter import Role
+from tertium.protocol.codec import AnyMessage
 from tertium.protocol.journal import WRITES, Write
-from tertium.protocol.messages import AnyMessage, Closes, Listed, Lists
+from tertium.protocol.messages import Closes, Listed, Lists
 
 TORTURE = bool(os.environ.get("TERTIUM_TORTURE"))
 VICTIM = "bob"

@@ -16,10 +16,10 @@ from tertium.crypto.errors import Misbehaviour
 from tertium.learning.numpy_task import NumpyTask
 from tertium.owner.store import OwnerStore
 from tertium.protocol import limits
-from tertium.protocol.codec import decode_as, decode_message, encode
+from tertium.protocol.codec import AnyMessage, decode_as, decode_message, encode
 from tertium.protocol.errors import MalformedMessage
 from tertium.protocol.lanes.memory_lanes import Delivery
-from tertium.protocol.messages import AnyMessage, Header, Message, Refusal, SealedHead, Signed, Statement
+from tertium.protocol.messages import Header, Message, Refusal, SealedHead, Signed, Statement
 from tertium.protocol.progress import RoundDone
 from tertium.protocol.site import OwnerPlan
 from tertium.protocol.statements import open_signed

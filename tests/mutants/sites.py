@@ -37,6 +37,7 @@ _SHARED = (
     "lanes/tickets",
     "intake",
     "holder",
+    "verification",
 )
 FILES = (
     *(
@@ -57,6 +58,12 @@ CHECKS = frozenset(
         "check_abort",
         "_check_order",
         "_from_owner",
+        "_from_owner_to_several",
+        "check_releases",
+        "check_outcome",
+        "read_answers",
+        "neighbours_keys",
+        "open_mask_key",
         "require",
         "examine",
         "erase",

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tertium.protocol import messages
-from tertium.protocol.codec import decode_as, decode_message, encode
+from tertium.protocol.codec import AnyMessage, decode_as, decode_message, encode
 from tertium.protocol.errors import MalformedMessage
-from tertium.protocol.messages import AnyMessage, Header, Message, Statement
+from tertium.protocol.messages import Header, Message, Statement
 
 MESSAGES = typing.get_args(AnyMessage)
 STATEMENTS = tuple(Statement.__subclasses__())

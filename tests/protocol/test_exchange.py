@@ -189,6 +189,18 @@ def test_check_10_more_sections(world: World) -> None:
         world.examine(world.resigned(world.seal(), sections=(world.sections[0], 0)))
 
 
+def test_check_11_a_commitment_stands_where_there_is_a_body(world: World) -> None:
+    with pytest.raises(MalformedMessage):
+        world.examine(world.resigned(world.seal(), commitment=bytes(32)))
+    key = RoundKey()
+    head, _ = world.exchanges["alice"].seal_seed(world.context, "bob", key.public)
+    assert world.exchanges["bob"].open_seed(head, world.context, "alice", key)
+    header = encode(msgspec.structs.replace(decode_as(Header, head.header), commitment=OTHER))
+    signature = world.identities["alice"].sign(Label.HEADER, frame(Label.MASK_SEED, [header, head.wrapped_key]))
+    with pytest.raises(MalformedMessage):
+        world.exchanges["bob"].open_seed(SealedHead(header, head.wrapped_key, signature), world.context, "alice", key)
+
+
 def test_the_checks_come_in_their_order(world: World) -> None:
     """A head with everything wrong is refused by the lowest number; each one put right uncovers the next."""
     right = decode_as(Header, world.seal().head.header)
@@ -220,6 +232,43 @@ def test_the_checks_come_in_their_order(world: World) -> None:
             world.examine(signed_by(world, "alice", encode(header)))
         del wrong[field]
     world.examine(signed_by(world, "alice", encode(right)))
+
+
+# --- seeds of masks: envelopes without a body
+
+
+def test_a_seed_is_the_content_key_of_a_head(world: World) -> None:
+    key = RoundKey()
+    (head, seed), (other, another) = (
+        world.exchanges["alice"].seal_seed(world.context, "bob", key.public) for _ in range(2)
+    )
+    assert world.exchanges["bob"].open_seed(head, world.context, "alice", key) == seed != another
+    assert seed not in head.header + head.wrapped_key
+    assert other.subject == head.subject  # nothing in the header tells two seeds apart; what is wrapped does
+    shown = [handled for name in ("alice", "bob") for handled in world.handled[name]]
+    assert [(each.sealed, each.peer, each.payload) for each in shown] == [
+        (True, "bob", 0),
+        (True, "bob", 0),
+        (False, "alice", 0),
+    ]
+
+
+def test_a_seed_that_does_not_open_names_who_sealed_it(world: World) -> None:
+    key = RoundKey()
+    head, _ = world.exchanges["alice"].seal_seed(world.context, "bob", key.public)
+    wrapped = bytes([head.wrapped_key[0] ^ 1]) + head.wrapped_key[1:]
+    signature = world.identities["alice"].sign(Label.HEADER, frame(Label.MASK_SEED, [head.header, wrapped]))
+    with pytest.raises(BadWrappedKey) as raised:
+        world.exchanges["bob"].open_seed(SealedHead(head.header, wrapped, signature), world.context, "alice", key)
+    assert raised.value.party == "alice"
+
+
+def test_a_seed_goes_from_one_data_owner_to_another_and_nowhere_else(world: World) -> None:
+    for recipient in ("third", "owner", "judge"):
+        with pytest.raises(WrongLabel):
+            world.exchanges["alice"].seal_seed(world.context, recipient, RoundKey().public)
+    with pytest.raises(WrongLabel):
+        world.exchanges["third"].seal_seed(world.context, "alice", RoundKey().public)
 
 
 # --- nothing is decrypted or allocated before the last check

@@ -9,8 +9,8 @@ import pytest
 from tertium.crypto.errors import Misbehaviour
 from tertium.learning.numpy_task import NumpyTask
 from tertium.owner.store import OwnerStore
-from tertium.protocol.codec import decode_as, encode
-from tertium.protocol.messages import AnyMessage, Credit, Hello, Signed, Statement
+from tertium.protocol.codec import AnyMessage, decode_as, encode
+from tertium.protocol.messages import Credit, Hello, Signed, Statement
 from tertium.protocol.progress import RoundDone
 from tertium.protocol.rounds import Phase
 from tertium.protocol.site import OwnerPlan

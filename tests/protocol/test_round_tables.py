@@ -7,11 +7,12 @@ import pytest
 from tertium.crypto.labels import Label
 from tertium.owner.machine import ModelOwner
 from tertium.protocol.charter import Role
+from tertium.protocol.codec import AnyMessage
 from tertium.protocol.errors import IllegalMessage, WrongRole
 from tertium.protocol.exchange import MAY_SEND, TO_AN_OWNER_THAT_HOLDS
 from tertium.protocol.journal import Journal
 from tertium.protocol.machine import Machine
-from tertium.protocol.messages import AnyMessage, Closes, Credit, Headed, Hello, Listed, Lists, Message, Ready
+from tertium.protocol.messages import Closes, Credit, Headed, Hello, Listed, Lists, Message, Ready
 from tertium.protocol.rounds import TABLES, Phase, Step
 from tertium.protocol.seats import Seats
 from tertium.secure_worker.machine import SecureWorker

@@ -15,7 +15,7 @@ from tertium.owner.store import OwnerStore
 from tertium.protocol.charter import Deadlines, Mode, Rules, SchemeName
 from tertium.protocol.codec import decode_as
 from tertium.protocol.lanes.memory_lanes import Delivery
-from tertium.protocol.messages import CloseList, RoundRecord, RoundStatement
+from tertium.protocol.messages import CloseList, RequestCosignature, RoundRecord, RoundStatement
 from tertium.protocol.progress import Ended, Progress, RefusedProgress, RoundDone, Said
 from tertium.protocol.rounds import Phase
 from tertium.protocol.site import OwnerPlan
@@ -143,7 +143,30 @@ class Sums(ModelOwner):
         return super()._apply(question, total, contributors, scored=scored)
 
 
-class Slow(DataOwner):
+class Hesitant(DataOwner):
+    """Takes a moment to cosign, so that the model owner has to wait for the record of a round."""
+
+    asked_to_sign: tuple[float, str, Any] | None = None
+
+    def receive(self, peer: str, message: Any, now: float) -> None:
+        if isinstance(message, RequestCosignature) and self.asked_to_sign is None:
+            self.asked_to_sign = (now + 0.3, peer, message)
+        else:
+            super().receive(peer, message, now)
+
+    def tick(self, now: float) -> None:
+        if self.asked_to_sign is not None and now >= self.asked_to_sign[0]:
+            _, peer, message = self.asked_to_sign
+            super().receive(peer, message, now)
+            self.asked_to_sign = None
+        super().tick(now)
+
+    def next_deadline(self) -> float | None:
+        waits = [self.asked_to_sign[0]] if self.asked_to_sign is not None else []
+        return min([*waits, *(at for at in [super().next_deadline()] if at is not None)], default=None)
+
+
+class Slow(Hesitant):
     """Takes a second to train, so that the set is not closed before."""
 
     def worked(self, tag: str, result: Any, now: float) -> None:
@@ -209,6 +232,18 @@ class Maker:
     wire = Wire
     sums = Sums
     slow = Slow
+    hesitant = Hesitant
+
+    @staticmethod
+    def silent_about(kind: type[Any]) -> type[DataOwner]:
+        """A data owner that never sends messages of one kind."""
+
+        class Silent(DataOwner):
+            def send(self, peer: str, message: Any) -> None:
+                if not isinstance(message, kind):
+                    super().send(peer, message)
+
+        return Silent
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder

@@ -159,6 +159,14 @@ def test_a_secure_worker_that_collects_waits_for_nobodys_lists(collecting: Still
     collecting.refuses(case)
 
 
+def test_who_is_alone_is_passed_on_nobodys_lists(make: Maker, still: type[Still]) -> None:
+    run = make(3)
+    run.run(until=lambda: run.machines["third"].phase is Phase.RELEASED)
+    at = still(run)
+    for message in (Lists(lists=()), Closes(signatures=())):
+        at.refuses(("third", "owner", lambda _, message=message: message, IllegalMessage))
+
+
 def holder_list(signer: str, holder: str, open_round: bytes | None = None) -> Callable[[Still], Listed]:
     return lambda at: Listed(list=at.by(signer, HolderList(open_round or at.name, holder, (), (), ())))
 

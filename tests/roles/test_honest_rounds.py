@@ -221,6 +221,7 @@ def test_every_envelope_goes_where_the_table_says(make: Maker) -> None:
         *((Label.CONTRIBUTION, "third", name) for name in owners),
         *((Label.MODEL, name, "owner") for name in (*owners, "judge")),
         (Label.AGGREGATE, "owner", "third"),
+        *((Label.MASK_SEED, two, one) for one, two in itertools.combinations(sorted(owners), 2)),
     }
 
 
@@ -348,7 +349,12 @@ def test_a_cosigner_that_is_gone_is_not_waited_for(make: Maker) -> None:
 
 def test_commitments_stand_in_the_close_list_and_the_statement(make: Maker) -> None:
     run = honest(make())
-    sealed = {name: handled for name in make.names[:3] for handled in run.handled[name] if handled.sealed}
+    sealed = {
+        name: handled
+        for name in make.names[:3]
+        for handled in run.handled[name]
+        if handled.sealed and handled.label is Label.CONTRIBUTION
+    }
     opened = {handled.peer: handled for handled in run.handled["third"] if not handled.sealed}
     assert {name: each.commitment for name, each in sealed.items()} == {
         name: each.commitment for name, each in opened.items()

@@ -83,7 +83,7 @@ def test_no_abort_is_signed_for_a_round_that_was_released(make: Maker, how: str)
             pass
 
     run = make(4, machines={"owner": Takes})
-    run.run(until=lambda: run.machines["owner"].phase in (Phase.APPLYING, Phase.RELEASED))
+    run.run(until=lambda: run.machines["owner"].phase in (Phase.VERIFYING, Phase.APPLYING))
     assert [each for each in run.handled["owner"] if not each.sealed]  # it has the sum
     if how == "vanishes":
         run.lose("owner")

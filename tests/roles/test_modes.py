@@ -99,12 +99,12 @@ def test_the_load_goes_round_among_holders(in_mode: Any, name: str) -> None:
 
 STEPS = {
     "masked": {
-        "owner": [Phase.OFFERING, Phase.COLLECTING, Phase.RECEIVING, Phase.RELEASED],
+        "owner": [Phase.OFFERING, Phase.COLLECTING, Phase.RECEIVING, Phase.VERIFYING, Phase.RELEASED],
         "third": [Phase.COLLECTING, Phase.RELEASED],
         "bob": [Phase.INVITED, Phase.RECEIVING, Phase.UPLOADING, Phase.CONTRIBUTED],
     },
     "additive of 3": {
-        "owner": [Phase.OFFERING, Phase.COLLECTING, Phase.CLOSED, Phase.RECEIVING, Phase.RELEASED],
+        "owner": [Phase.OFFERING, Phase.COLLECTING, Phase.CLOSED, Phase.RECEIVING, Phase.VERIFYING, Phase.RELEASED],
         "second": [Phase.COLLECTING, Phase.LISTED, Phase.CLOSED, Phase.RELEASED],
         "bob": [Phase.INVITED, Phase.RECEIVING, Phase.UPLOADING, Phase.CONTRIBUTED],
     },

@@ -31,7 +31,7 @@ NAMES = ("alice", "bob", "carol", "dave")
 
 def phases(role: str) -> list[Phase]:
     return {
-        "owner": [Phase.OFFERING, Phase.COLLECTING, Phase.RECEIVING, Phase.RELEASED],
+        "owner": [Phase.OFFERING, Phase.COLLECTING, Phase.RECEIVING, Phase.VERIFYING, Phase.RELEASED],
         "third": [Phase.COLLECTING, Phase.RELEASED],
         "bob": [Phase.INVITED, Phase.RECEIVING, Phase.UPLOADING, Phase.CONTRIBUTED],
     }[role]

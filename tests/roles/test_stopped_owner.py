@@ -22,7 +22,7 @@ class Applies(ModelOwner):
     held: tuple[str, Any, float] | None = None
 
     def worked(self, tag: str, result: Any, now: float) -> None:
-        if self._round == 0:
+        if self._round == 0 and self.phase is Phase.APPLYING:
             self.held = (tag, result, now + 0.03)
         else:
             super().worked(tag, result, now)
@@ -42,7 +42,7 @@ class Applies(ModelOwner):
 def test_an_owner_that_is_stopped_ends_everybody_at_any_moment_of_a_session(make: Maker, first: bool) -> None:
     phases, moments = set(), 0
     for moment in count():
-        run = make(plan=make.plan(rounds=2), order=FIRST[first], machines={"owner": Applies})
+        run = make(plan=make.plan(rounds=2), order=FIRST[first], machines={"owner": Applies, "carol": make.hesitant})
         owner = run.parties["owner"]
         run.run(until=lambda run=run: run.machines["owner"].phase not in (Phase.CONNECTING, Phase.OPENING))
         for _ in range(moment):
@@ -60,7 +60,14 @@ def test_an_owner_that_is_stopped_ends_everybody_at_any_moment_of_a_session(make
         assert all(STOPPED in str(error) for error in errors.values()), (moment, errors)
         assert not run.all_refused, moment
     assert moments > 20
-    assert phases >= {Phase.OFFERING, Phase.COLLECTING, Phase.RECEIVING, Phase.APPLYING, Phase.RELEASED}
+    assert phases >= {
+        Phase.OFFERING,
+        Phase.COLLECTING,
+        Phase.RECEIVING,
+        Phase.VERIFYING,
+        Phase.APPLYING,
+        Phase.RELEASED,
+    }
 
 
 def test_an_abort_that_is_lost_is_noticed_by_the_owners_absence(make: Maker) -> None:

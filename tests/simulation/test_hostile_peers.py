@@ -117,7 +117,9 @@ REFUSED = {
     "stands still quietly": "this very model was released over another contributor set",
     "swaps keys": "bad-signature",
     "counts only some": "no contribution from carol, dave as seen by third",
+    "adds something else": "it is not what the contributors sent; one of these lied: third, or a contributor",
 }
+LIAR = {Role.DATA_OWNER: "alice", Role.MODEL_OWNER: "owner", Role.SECURE_WORKER: "third"}
 
 
 @pytest.mark.parametrize("lie", REFUSED)
@@ -125,9 +127,8 @@ def test_a_lie_is_refused_and_breaks_nothing(play: Any, lie: str) -> None:
     (role,) = [role for role, lies in LIES.items() if lie in lies]
     said = ""
     for seed in range(4):
-        liar = "alice" if role is Role.DATA_OWNER else "owner"
         # Honest data owners that are slow leave a liar time while the round collects.
-        world = play(seed=seed, hostile=liar, lie=lie, rounds=3, leaves=200.0, slow=("bob", "carol", "dave"))
+        world = play(seed=seed, hostile=LIAR[role], lie=lie, rounds=3, leaves=200.0, slow=("bob", "carol", "dave"))
         assert world.broken == []
         said += "\n".join(" ".join(map(str, entry[1:])) for entry in world.trace)
         if lie.startswith("stands still"):
@@ -143,7 +144,7 @@ REFUSED_AMONG_SEVERAL = {
     "lists less": "split-view",
     "closes over another set": "refuses owner split-view",
     "releases too soon": "ends owner None",
-    "adds something else": "could not be applied",
+    "adds something else": "one of these lied: fifth, fourth, third, or a contributor",
 }
 
 
@@ -159,14 +160,18 @@ def test_one_of_several_secure_workers_that_lies_gets_nothing_out_of_the_others(
     if (scheme, lie) == ("replicated", "lists less"):
         # The others have the vector in their totals already, so nobody sums anything in that attempt.
         assert "its share is in the total already" in said
+    elif (scheme, lie) == ("replicated", "adds something else"):
+        # Two totals are enough, and the fingerprints say which two: `VerifiedIsTrue` has added them up.
+        assert "ends owner None" in said
     else:
         assert REFUSED_AMONG_SEVERAL[lie] in said
 
 
 def test_every_lie_is_tried() -> None:
     assert {lie for lies in LIES.values() for lie in lies} == set(REFUSED)
-    assert {lie for lies in AMONG_SEVERAL.values() for lie in lies} == set(REFUSED_AMONG_SEVERAL)
-    assert not lies_of(Role.SECURE_WORKER, among=1)
+    everywhere = lies_of(Role.SECURE_WORKER, among=1)
+    assert {lie for lies in AMONG_SEVERAL.values() for lie in lies} | set(everywhere) == set(REFUSED_AMONG_SEVERAL)
+    assert set(everywhere) == {"adds something else"}
 
 
 def test_a_close_list_that_is_altered_is_signed_again(forger: Any) -> None:

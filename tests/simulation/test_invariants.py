@@ -13,6 +13,7 @@ from tertium.crypto.errors import TertiumError
 from tertium.crypto.sealing import RoundKey
 from tertium.crypto.sharing.base import Seed
 from tertium.protocol.charter import Mode
+from tertium.protocol.check_messages import SumState
 from tertium.protocol.codec import decode_as
 from tertium.protocol.errors import SplitView
 from tertium.protocol.exchange import Exchange
@@ -230,7 +231,7 @@ def never_forgets_its_key(kind: type) -> type:
     class Keeps(kind):  # type: ignore[misc]
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             super().__init__(*args, **kwargs)
-            self._memory.take_step = lambda reached: None
+            self._memory.take_step = lambda *_: None
 
     return Keeps
 
@@ -339,6 +340,16 @@ def tells_a_share(old: Any, self: Any, peer: str, incoming: Any, sections: Any, 
     old(self, peer, incoming, sections, now)
 
 
+def calls_it(state: str) -> Any:
+    def ends(old: Any, self: Any, asking: Any, verification: Any, summed: Any, _: Any, now: float) -> None:
+        old(self, asking, verification, summed, SumState[state], now)
+
+    return with_method("_end_verification", ends)
+
+
+UNCHECKED = {"alice": with_method("_offer_mask_key", lambda old, self: None)}
+"""A contributor that is silent, so that a wrong sum is applied, unverified."""
+
 PLANTED: list[tuple[str, dict[str, Any]]] = [
     ("UpdatesStayHome", {"machines": {"bob": with_method("worked", tells_its_update)}}),
     ("UpdatesStayHome", {"machines": {"third": with_method("opened", writes_its_update)}}),
@@ -365,8 +376,10 @@ PLANTED: list[tuple[str, dict[str, Any]]] = [
     ("OneReleaseASlot", {"machines": {"third": sends(twice)}}),
     ("MinimumCohort", {"machines": {"third": lax}, "declines": ("alice", "bob")}),
     ("OneContributorSet", {"machines": {"third": sends(another_list)}}),
-    ("ExactSum", {"machines": {"third": with_method("opened", adds_one_more)}}),
-    ("ExactSum", {"machines": {"third": with_method("opened", adds_something_else)}}),
+    ("ExactSum", {"machines": {"third": with_method("opened", adds_one_more), **UNCHECKED}}),
+    ("ExactSum", {"machines": {"third": with_method("opened", adds_something_else), **UNCHECKED}}),
+    ("VerifiedIsTrue", {"machines": {"third": with_method("opened", adds_one_more), "owner": calls_it("VERIFIED")}}),
+    ("NoFalseAlarm", {"machines": {"owner": calls_it("FAILED")}}),
     ("ModelContinuity", {"machines": {"owner": with_method("_apply", applies_twice)}, "kind": UpdateKind.DELTA}),
     ("ModelContinuity", {"machines": {"owner": with_method("_next", content_too_soon)}, "rounds": 2}),
     (
