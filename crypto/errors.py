@@ -102,6 +102,14 @@ class WrongHolders(Misuse):
     """A scheme was built for, or given partial totals of, other holders than it has or combines."""
 
 
+class NotInTree(Misuse):
+    """A Merkle proof was asked for a leaf or a size that the tree does not have."""
+
+
+class BadProof(Misbehaviour):
+    """A Merkle proof does not show what it is said to show."""
+
+
 class WrongLength(Misbehaviour):
     """A vector on the wire is not as long as the plan and the layout make it."""
 

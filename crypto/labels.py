@@ -35,6 +35,7 @@ class Label(enum.Enum):
     MASK_KEY = "tertium/1 mask key"
     MASKED_FINGERPRINT = "tertium/1 masked fingerprint"
     SUM_CHECK = "tertium/1 sum check"
+    CHECKPOINT = "tertium/1 checkpoint"
     # envelopes: what a sealed body holds
     CONTRIBUTION = "tertium/1 contribution"
     MODEL = "tertium/1 model"

@@ -174,9 +174,25 @@ def statements() -> str:
         for kind in (
             *subclasses(messages.Statement, messages),
             *subclasses(messages.Statement, module("protocol.check_messages")),
+            *subclasses(messages.Statement, module("protocol.ledger")),
         )
     ]
     return table(("statement", "label", "signed by", "fields", "what it says"), rows)
+
+
+def ledger_entry() -> str:
+    """Return the table of what an entry of a view ledger holds."""
+    of = module("protocol.ledger")
+    notes = field_notes(of.LedgerEntry)
+    notes |= {"act": words(of.Act), "data": words(of.DataClass), "charter": "Digest of the charter it was done under."}
+    return table(
+        ("field", "what it says"), ((code(each.name), notes.get(each.name, "")) for each in fields(of.LedgerEntry))
+    )
+
+
+def words(kind: typing.Any) -> str:
+    """Return the values of an enum, as one line."""
+    return ", ".join(each.value for each in kind) + "."
 
 
 def takers() -> dict[str, list[str]]:
@@ -464,6 +480,7 @@ def modes() -> str:
 BLOCKS: dict[str, Callable[[], str]] = {
     "charter-rules": charter_rules,
     "charter-steps": charter_steps,
+    "checks-ledger": lambda: numbered("protocol.ledger_file"),
     "checks-envelope": lambda: numbered("protocol.exchange"),
     "checks-invitation": lambda: numbered("workers.recipient"),
     "checks-secure-worker": lambda: numbered("secure_worker.admission"),
@@ -471,6 +488,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "errors": errors,
     "header": header,
     "labels": labels,
+    "ledger-entry": ledger_entry,
     "limits": limits,
     "may-send": may_send,
     "messages": messages,

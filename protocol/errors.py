@@ -23,6 +23,10 @@ class JournalError(Misuse):
     """A party's journal cannot be read or written: a full disk, a damaged file, another process. The party ends."""
 
 
+class BadEntry(Misuse):
+    """An entry does not belong into this party's view ledger: a field out of bounds, or two that contradict."""
+
+
 class MalformedMessage(Misbehaviour):
     """A frame is not a message of this protocol, or exceeds a bound."""
 
@@ -133,6 +137,10 @@ class CreditExceeded(Misbehaviour):
 
 class SplitView(Misbehaviour):
     """One party signed two different things where the protocol allows one."""
+
+
+class BrokenLedger(Misbehaviour):
+    """A party's view ledger contradicts itself, or a checkpoint that the party signed."""
 
 
 class PeerLost(Misbehaviour):

@@ -15,7 +15,11 @@ Rules of the file:
 - One process at a time: the file is locked while it is open. A process loses its locks on a file with the first
   descriptor of it that it closes (POSIX), so nothing here opens the file beside SQLite.
 
-The schema is one table of typed entries, by kind and key, and one of sealed bodies, in records.
+- The rows of the party's view ledger (`ledger.py`) are staged one by one and go in with the next write, so that an act
+  and its entry are on the disk together or not at all; `settle` writes them where there is nothing else to write. A
+  transaction with such rows is never one that is synced later, and no row is changed or deleted.
+
+The schema is one table of typed entries, by kind and key, one of sealed bodies, in records, and one of ledger rows.
 """
 
 import contextlib
@@ -120,10 +124,9 @@ class Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_like=
 
 E = TypeVar("E", bound=Entry)
 
-_TABLES = """
-create table if not exists entries (kind text, key blob, value blob not null, primary key (kind, key)) without rowid;
-create table if not exists bodies (subject blob, number integer, record blob not null, primary key (subject, number));
-"""
+ENTRIES_TABLE: Final = "entries (kind text, key blob, value blob not null, primary key (kind, key)) without rowid"
+LEDGER_TABLE: Final = "ledger (sequence integer primary key, entry blob not null, hashes blob not null)"
+_BODIES_TABLE: Final = "bodies (subject blob, number integer, record blob not null, primary key (subject, number))"
 
 
 class _Owner(Entry, frozen=True):
@@ -158,6 +161,8 @@ class Journal:
         self._where = str(path) if path is not None else "the journal in memory"
         self._writes = WRITES[role]
         self._broken = False
+        self._staged: list[tuple[int, bytes, bytes]] = []
+        self._beside: Entry | None = None
         self._reserved = path is None
         with _reported(self._where, "cannot be opened"):
             if path is not None:
@@ -192,8 +197,8 @@ class Journal:
         ):
             self._db.execute(f"pragma {setting}")
         self._db.execute("begin immediate")
-        for table in filter(None, map(str.strip, _TABLES.split(";"))):
-            self._db.execute(table)
+        for table in (ENTRIES_TABLE, _BODIES_TABLE, LEDGER_TABLE):
+            self._db.execute(f"create table if not exists {table}")
         # A page that lost its place would hide entries, and what the gate does not find it does not stop.
         ((sound,),) = self._db.execute("pragma integrity_check(entries)").fetchmany(1)
         if sound != "ok":
@@ -214,6 +219,11 @@ class Journal:
         self._db.execute("insert or replace into bodies values (x'', -1, zeroblob(?))", (_LOG - 32 * _PAGE,))
         self._db.execute("delete from bodies where subject = x'' and number = -1")
         self._db.execute("pragma wal_checkpoint(restart)")
+
+    @property
+    def where(self) -> str:
+        """Its file, for sentences."""
+        return self._where
 
     # --- writing
 
@@ -237,29 +247,38 @@ class Journal:
         """
         if name not in self._writes:
             raise JournalError(f"{name.value} is no write of this role")
+        with self._transaction(name.value, later=name in REPEATABLE):
+            for each in forget:
+                if isinstance(each, Entry):
+                    self._db.execute("delete from entries where kind = ? and key = ?", (each.kind, each.key))
+                else:
+                    self._db.execute("delete from entries where kind = ?", (each.kind,))
+            for entry in entries:
+                self._put(entry)
+            if keep is not None:
+                self._keep(*keep)
+
+    @contextlib.contextmanager
+    def _transaction(self, what: str, *, later: bool) -> Iterator[None]:
         if self._broken:
             raise JournalError(f"{self._where} could not be written before; nothing is written after that")
-        with _reported(self._where, f"cannot be written ({name.value})"):
+        with _reported(self._where, f"cannot be written ({what})"):
             try:
                 if not self._reserved:
                     self._reserve()
-                self._db.execute(f"pragma synchronous = {'normal' if name in REPEATABLE else 'full'}")
+                self._db.execute(f"pragma synchronous = {'normal' if later and not self._staged else 'full'}")
                 self._db.execute("begin immediate")
-                for each in forget:
-                    if isinstance(each, Entry):
-                        self._db.execute("delete from entries where kind = ? and key = ?", (each.kind, each.key))
-                    else:
-                        self._db.execute("delete from entries where kind = ?", (each.kind,))
-                for entry in entries:
-                    self._put(entry)
-                if keep is not None:
-                    self._keep(*keep)
+                yield
+                self._db.executemany("insert into ledger values (?, ?, ?)", self._staged)
+                if self._beside is not None:
+                    self._put(self._beside)
                 self._db.execute("commit")
             except BaseException:
                 self._broken = True
                 with contextlib.suppress(sqlite3.Error):
                     self._db.execute("rollback")
                 raise
+        self._staged, self._beside = [], None
 
     def _put(self, entry: Entry) -> None:
         row = (entry.kind, entry.key, encode(entry))
@@ -308,6 +327,46 @@ class Journal:
         except (msgspec.MsgspecError, ValueError, RecursionError):
             raise JournalError(f"{self._where} holds an entry ({kind.kind}) that this release cannot read") from None
 
+    # --- the view ledger's rows
+
+    def stage(self, sequence: int, entry: bytes, hashes: bytes) -> None:
+        """Have a row of the ledger written with the next transaction."""
+        self._staged.append((sequence, entry, hashes))
+
+    def stage_beside(self, entry: Entry) -> None:
+        """Have this entry written with the next transaction too; nobody waits for it, and a later one replaces it."""
+        self._beside = entry
+
+    def settle(self) -> None:
+        """Write the rows that are staged, if there are any; they are on the disk when it returns.
+
+        Raises:
+            JournalError: as `write` does.
+        """
+        if self._staged:
+            with self._transaction("view ledger", later=False):
+                pass
+
+    def unstage(self) -> None:
+        """Drop what is staged: whoever staged it has ended, and what it was about never happened."""
+        self._staged, self._beside = [], None
+
+    def ledger_size(self) -> int:
+        """Return how many rows of the ledger are written; raises `JournalError`."""
+        with _reported(self._where, "cannot be read"):
+            ((last,),) = self._db.execute("select max(sequence) from ledger").fetchall()
+            return 0 if last is None else int(last) + 1
+
+    def ledger_row(self, sequence: int) -> tuple[bytes, bytes]:
+        """Return entry and hashes of a row, also of one that is staged; raises `JournalError` if there is none."""
+        if self._staged and sequence >= self._staged[0][0]:
+            return self._staged[sequence - self._staged[0][0]][1:]
+        with _reported(self._where, "cannot be read"):
+            row = self._db.execute("select entry, hashes from ledger where sequence = ?", (sequence,)).fetchone()
+        if row is None or not isinstance(row[0], bytes) or not isinstance(row[1], bytes):
+            raise JournalError(f"{self._where} is damaged: entry {sequence} of the view ledger is missing")
+        return row[0], row[1]
+
     def close(self) -> None:
         """Close the file. Idempotent."""
         self._db.close()
@@ -327,11 +386,8 @@ def look(path: Path, party: str) -> str:
         JournalError: that start would be refused.
     """
     where = str(path)
+    check_closed(path)
     with _reported(where, "cannot be opened"):
-        _check_file(path)
-        holder = _holder(path)
-        if holder is not None:
-            raise JournalError(f"{where} is in use: this party runs already, as process {holder}")
         log = path.with_name(f"{path.name}-wal")
         replay = log.exists() and log.stat().st_size > 0
         try:
@@ -350,6 +406,31 @@ def look(path: Path, party: str) -> str:
     if replay:
         return f"is {party}'s, and holds what a process that was ended wrote last; the next run takes it in"
     return f"is {party}'s"
+
+
+def check_closed(path: Path) -> None:
+    """Check that there is a regular file that no process of this machine has open as its journal.
+
+    Raises:
+        JournalError: there is none, it is no database, or a party that runs has it open.
+    """
+    with _reported(str(path), "cannot be opened"):
+        _check_file(path)
+        holder = _holder(path)
+        if holder is not None:
+            raise JournalError(f"{path} is in use: this party runs already, as process {holder}")
+
+
+def party_of(database: sqlite3.Connection) -> str | None:
+    """Return whose journal an open database says it is; None where it says nothing that this release can read."""
+    row = database.execute("select value from entries where kind = ?", (_Owner.kind,)).fetchone()
+    if row is None or not isinstance(row[0], bytes):
+        return None
+    try:
+        known = msgspec.msgpack.decode(row[0], type=_Owner)
+    except (msgspec.MsgspecError, ValueError):
+        return None
+    return known.party if known.schema == SCHEMA else None
 
 
 def _holder(path: Path) -> int | None:

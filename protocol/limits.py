@@ -91,6 +91,8 @@ DIGEST = 32
 CHARTER_BYTES = 64 * MIB
 SITE_BYTES = MIB
 KEY_FILE_BYTES = 4 * KIB
+LEDGER_ENTRY_BYTES = 8 * MIB
+"""Longest entry of a view ledger; one about the sum of everybody in the largest charter takes half of it."""
 
 # Data sets
 DATASET_FILE_BYTES = 256 * MIB

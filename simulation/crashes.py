@@ -81,6 +81,7 @@ class FaultyJournal(Journal):
     def reopen(self) -> None:
         """Be what a new process finds: everything that was committed, and a disk with room."""
         self._full = self._broken = False
+        self.unstage()
 
     def write(
         self,
@@ -106,9 +107,10 @@ class FaultyJournal(Journal):
             raise Crash(plan)
 
     def contents(self) -> list[bytes]:
-        """Return every value and body record in the file, to be searched."""
+        """Return every value, body record and ledger entry in the file, to be searched."""
         rows = self._db.execute("select value from entries").fetchall()
         rows += self._db.execute("select record from bodies").fetchall()
+        rows += self._db.execute("select entry from ledger").fetchall()
         return [*(row[0] for row in rows), self.slots.contents()]
 
 

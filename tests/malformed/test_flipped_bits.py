@@ -19,9 +19,10 @@ from tertium.crypto.labels import Label, frame
 from tertium.crypto.sealing import RoundKey
 from tertium.protocol.charter import Charter, Mode, Role, Rules, SchemeName
 from tertium.protocol.check_messages import Answered, Checked, OfferMaskKey
-from tertium.protocol.codec import decode_message, encode
+from tertium.protocol.codec import decode_as, decode_message, encode
 from tertium.protocol.errors import MalformedMessage, NotInCharter
 from tertium.protocol.exchange import Exchange, RoundContext
+from tertium.protocol.ledger import Checkpoint
 from tertium.protocol.messages import (
     Aborted,
     Acceptance,
@@ -229,8 +230,14 @@ REST: dict[type, dict[str, Any]] = {Checked: {"answers": ()}}
 """What else such a message holds."""
 
 
+# Statements that no message carries: they are handed on as they are.
+BARE: tuple[type[Statement], ...] = (Checkpoint,)
+
+
 def test_every_kind_of_statement_is_flipped() -> None:
-    assert {kind for _, kind in CARRIED.values()} == {kind.__name__ for kind in Statement.__subclasses__()}
+    assert {kind for _, kind in CARRIED.values()} | {kind.__name__ for kind in BARE} == {
+        kind.__name__ for kind in Statement.__subclasses__()
+    }
 
 
 @pytest.mark.parametrize("carrier", CARRIED, ids=lambda kind: kind.__name__)
@@ -253,6 +260,18 @@ def test_every_bit_of_a_signed_statement_is_refused(still_desk: Desk, sampler: A
     for flipped in itertools.islice(flips(part), 0, None, step):
         with pytest.raises(Misbehaviour) as caught:
             take(flipped)
+        refused.add(type(caught.value))
+    assert refused == {BadSignature, MalformedMessage, NotInCharter}
+
+
+@pytest.mark.parametrize("kind", BARE, ids=lambda kind: kind.__name__)
+def test_every_bit_of_a_signed_statement_on_its_own_is_refused(still_desk: Desk, sampler: Any, kind: Any) -> None:
+    signed = sign(still_desk.identities["owner"], sampler(1).make(kind))
+    assert open_signed(still_desk.charter, decode_as(Signed, encode(signed)), kind)
+    refused = set()
+    for flipped in flips(encode(signed)):
+        with pytest.raises(Misbehaviour) as caught:
+            open_signed(still_desk.charter, decode_as(Signed, flipped), kind)
         refused.add(type(caught.value))
     assert refused == {BadSignature, MalformedMessage, NotInCharter}
 

@@ -38,6 +38,7 @@ _SHARED = (
     "intake",
     "holder",
     "verification",
+    "ledger_file",
 )
 FILES = (
     *(
@@ -47,6 +48,7 @@ FILES = (
     ),
     *(f"protocol/{name}.py" for name in _SHARED),
     "crypto/sealing.py",
+    "crypto/merkle.py",
 )
 """Code whose guards are listed. What decides who is heard at all (ZAP, `Hello`, decoding) has tests of its own."""
 CHECKS = frozenset(

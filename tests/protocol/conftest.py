@@ -128,6 +128,12 @@ def world() -> World:
     return World()
 
 
+@pytest.fixture(scope="session")
+def parties() -> World:
+    """A world whose identities and charter alone are used, so that all tests may have the same."""
+    return World()
+
+
 class Sampler:
     """Makes valid structs of any type from its constraints, so that a new message or field cannot be forgotten."""
 
