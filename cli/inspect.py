@@ -23,8 +23,10 @@ from ..crypto.identity import verify
 from ..crypto.labels import Label
 from ..protocol import limits
 from ..protocol.charter import Charter, Role, load, load_card
+from ..protocol.check_messages import Checked, MaskedFingerprint, MaskKey, SumCheck
 from ..protocol.codec import decode_as, decode_message
 from ..protocol.errors import MalformedMessage, SiteFileError
+from ..protocol.ledger import Checkpoint
 from ..protocol.messages import (
     Abort,
     CloseList,
@@ -46,6 +48,7 @@ from ..protocol.messages import (
 )
 from ..protocol.site import load_site
 from ..protocol.statements import open_signed
+from ..protocol.verification import check_outcome, read_answers
 from .errors import DIFFERENT, OK
 
 _EXAMPLE = """\b
@@ -68,6 +71,10 @@ _STATEMENTS: tuple[type[Statement], ...] = (
     Abort,
     SessionEnd,
     Evaluation,
+    MaskKey,
+    MaskedFingerprint,
+    SumCheck,
+    Checkpoint,
 )
 _SAFETENSORS_HEADER = 16 * limits.MIB
 _Length = Annotated[int, Meta(ge=0, le=limits.MODEL_BYTES)]
@@ -133,7 +140,25 @@ def _message(path: Path, charter: Charter | None) -> Any:
     if isinstance(message, RoundRecord) and charter is not None:
         content["verified"] = outcome = _verified(message, charter)
         content["verdict"] = _verdict(message, charter, outcome)
+    if isinstance(message, Checked) and charter is not None:
+        content["verdict"] = _checked(message, charter)
     return content
+
+
+def _checked(message: Checked, charter: Charter) -> str:
+    """Say in one sentence whether the account of a check follows from signed answers."""
+    try:
+        check = open_signed(charter, message.check, SumCheck, Role.MODEL_OWNER)
+        names = sorted({*(answer.signer for answer in message.answers), *check.silent})
+        values: dict[str, int] = {}
+        if check.challenge is not None:
+            owner = charter.model_owner.name
+            values = read_answers(charter, check.open_round, check.challenge, names, message.answers, shown_by=owner)
+        check_outcome(charter, names, check, values)
+    except TertiumError as error:
+        return f"NOT verified: {error}"
+    silent = f", silent: {', '.join(check.silent)}" if check.silent else ""
+    return f"{VERIFIED}: {len(values)} signed answers say that the sum is {check.state.value}{silent}"
 
 
 def _verdict(record: RoundRecord, charter: Charter, outcome: dict[str, str]) -> str:

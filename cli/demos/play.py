@@ -9,6 +9,7 @@ import contextlib
 import importlib.util
 import signal
 import time
+from collections import Counter
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -19,6 +20,7 @@ import msgspec
 from ...crypto.sharing.naming import collusion_words
 from ...learning.extras import missing
 from ...protocol.charter import Charter, Mode, Role
+from ...protocol.check_messages import SumState
 from ...protocol.progress import Opened, RoundDone, Scored
 from ...protocol.training import Score
 from ..running import TERMINATED
@@ -64,6 +66,8 @@ class Summary(msgspec.Struct, frozen=True):
     centralised: Figures
     seconds: float
     run: str
+    checks: dict[str, int] = {}
+    """How many sums came to be verified, and how many not (`check_messages.SumState`)."""
 
 
 @dataclass
@@ -77,15 +81,20 @@ class _Seen:
     updates: dict[str, int] = field(default_factory=dict)
     """Updates opened, by who opened them."""
     sums: dict[str, int] = field(default_factory=dict)
+    checks: Counter[str] = field(default_factory=Counter)
+    """What came of checking the sums."""
+    silent: set[str] = field(default_factory=set)
 
     def take(self, line: Line) -> None:
         """Count a line."""
         match line.progress:
             case Scored() as scored:
                 self.scores.append(scored)
-            case RoundDone(contributors=contributors):
+            case RoundDone(contributors=contributors, check=check, silent=silent):
                 self.rounds += 1
                 self.contributors.add(contributors)
+                self.checks[check] += 1
+                self.silent.update(silent)
             case Opened(label="contribution"):
                 self.updates[line.party] = self.updates.get(line.party, 0) + 1
             case Opened(label="aggregate"):
@@ -163,6 +172,7 @@ def play(
         centralised=Figures(score.accuracy, score.loss) if score else Figures(None, None),
         seconds=round(time.monotonic() - begun, 2),
         run=str(run),
+        checks=dict(seen.checks),
     )
     encoded = msgspec.json.encode(summary).decode()
     write_text(run / "summary.json", encoded + "\n")
@@ -256,6 +266,14 @@ def _who_saw_what(recipe: Recipe, trust: Trust, seen: _Seen) -> list[str]:
         what = f"{own} masks' seeds" if trust.mode is Mode.MASKED else f"{own} single ones"
         got = f"{owner} (model owner) got {sums}, each over {each} updates, and {what}."
         lines.append(f"              {got}")
+    lines.append(_verified(seen))
     lines.append(f"Who can read one update: {collusion_words(trust.scheme, holders)}.")
     lines.append("All others in a sum together can work out the one that is left, in every mode.")
     return lines
+
+
+def _verified(seen: _Seen) -> str:
+    """Say how many of the sums were checked against the data owners' fingerprints."""
+    verified, all_of_them = seen.checks[SumState.VERIFIED.value], seen.checks.total()
+    how = " by all who are in them" if verified == all_of_them else f"; silent: {', '.join(sorted(seen.silent))}"
+    return f"Whether the sums are right: {verified} of {all_of_them} verified{how}."

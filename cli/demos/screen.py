@@ -27,6 +27,7 @@ from ...protocol.progress import (
     Scored,
     Sealed,
     Started,
+    SumChecked,
     TrainedLocally,
 )
 from .launcher import Line
@@ -37,7 +38,7 @@ FEW = 20
 EVERY = 10
 _CHATTER = (Sealed, Opened, RoundOpened)
 """What a pipe shows of the first round only, unless asked for more."""
-_PER_ROUND = (*_CHATTER, TrainedLocally, RoundClosed, RoundDone, Scored)
+_PER_ROUND = (*_CHATTER, TrainedLocally, RoundClosed, RoundDone, SumChecked, Scored)
 _REFRESH = 0.125
 _PANE = (4, 12)
 _NARROW = 60
@@ -222,9 +223,11 @@ def compact(line: Line, *, holder: bool) -> str:
             return ""
         case RoundClosed(round=number, contributors=contributors):
             return f"{number}: closed with {', '.join(contributors)}" if holder else ""
-        case RoundDone(round=number, contributors=contributors, metrics=metrics):
+        case RoundDone(round=number, contributors=contributors, metrics=metrics, check=check):
             figures = "".join(f", mean {name} {value:.4f}" for name, value in metrics.items())
-            return f"{number}: sum of {contributors} applied{figures}"
+            return f"{number}: sum of {contributors} {check or 'applied'}{figures}"
+        case SumChecked(round=number, state=state):
+            return f"{number}: sum {state}"
         case Scored(round=number, examples=examples, loss=loss, accuracy=accuracy):
             figure = f", accuracy {accuracy:.2%}" if accuracy is not None else ""
             return f"{number}: test loss {loss:.4f}{figure}, on {examples}"

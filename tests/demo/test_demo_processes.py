@@ -26,6 +26,7 @@ WHO_SAW_WHAT = {
         (
             "third (secure worker) opened each single update of alice, bob, charlie, 6 in all: it is trusted",
             "owner (model owner) got 2 sums, each over 3 updates, and 0 single ones.",
+            "Whether the sums are right: 2 of 2 verified by all who are in them.",
             "Who can read one update: the secure worker.",
         ),
     ),
@@ -74,12 +75,13 @@ def test_runs_five_processes_to_the_end(numbers: Numbers) -> None:
     summary = json.loads(demo.out)
     assert demo.out.count("\n") == 1
     assert list(summary) == [
-        *("demo", "mode", "rounds", "seed", "parties", "accuracy", "loss", "centralised", "seconds", "run")
+        *("demo", "mode", "rounds", "seed", "parties", "accuracy", "loss", "centralised", "seconds", "run", "checks")
     ]
     assert (summary["demo"], summary["mode"], summary["rounds"], summary["seed"]) == ("numbers", "trusted", 4, 0)
     assert {party["name"]: party["role"].replace("_", " ") for party in summary["parties"]} == PARTIES
     assert len({party["pid"] for party in summary["parties"]}) == 5
     assert summary["centralised"]["accuracy"] > 0.5
+    assert summary["checks"] == {"verified": 4}
     assert summary["run"] == str(demo.run)
     assert json.loads((demo.run / "summary.json").read_text()) == summary
     assert demo.gone()
