@@ -6,19 +6,21 @@ Run:
     python -m benchmarks sharing        a dealer beside sealing alone, a seed holder beside a bare loop
     python -m benchmarks ingest         a secure worker's ingest beside a bare loop, 1 and 3 senders
     python -m benchmarks rounds         round latency, memory for cohorts of 3 and 30, bytes on the wire, start-up
+    python -m benchmarks checks        what the check of a sum adds to a round of 25 million parameters
     python -m benchmarks flood          rounds and the secure worker's memory under 1,000 hostile connections
     python -m benchmarks accuracy       federated against centralised, five seeds, real processes
 """
 
 import sys
 
-from . import accuracy, arithmetic, flood, ingest, rounds, sharing
+from . import accuracy, arithmetic, checks, flood, ingest, rounds, sharing
 
 BENCHMARKS = {
     "arithmetic": lambda: arithmetic.main([]),
     "sharing": lambda: sharing.main([]),
     "ingest": lambda: ingest.main([]),
     "rounds": lambda: rounds.main([]),
+    "checks": lambda: checks.main([]),
     "flood": lambda: flood.main([]),
     "accuracy": accuracy.main,
 }

@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any
 
 from ..crypto import ring
-from ..crypto.errors import ImplausibleSum, InconsistentTotals, Misbehaviour
+from ..crypto.errors import ImplausibleSum, Misbehaviour
 from ..crypto.fingerprint import agree, fingerprint
 from ..crypto.ring import Words
 from ..crypto.sharing.recovery import recover_sum
@@ -236,7 +236,7 @@ def _sum_up(seats: Seats, asking: Asking, challenge: bytes | None) -> Summed:
     try:
         total = seats.scheme.combiner(question.plan, question.words).combine(totals)
         ring.check_plausible(question.plan, total)
-    except (InconsistentTotals, ImplausibleSum) as error:
+    except Misbehaviour as error:
         return Summed(None, None, wrong=error.reason)
     return Summed(total, None if challenge is None else fingerprint(total, challenge))
 

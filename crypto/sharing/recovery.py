@@ -9,7 +9,7 @@ do they with the truth. Two such sets without a fingerprint name different liars
 import itertools
 from collections.abc import Callable, Mapping
 
-from ..errors import ImplausibleSum, InconsistentTotals
+from ..errors import Misbehaviour
 from ..ring import Plan, Words
 from .base import Scheme
 
@@ -32,7 +32,7 @@ def recover_sum(
         for some in itertools.combinations(given, size):
             try:
                 total = combiner.combine({index: totals[index] for index in some})
-            except (InconsistentTotals, ImplausibleSum):
+            except Misbehaviour:
                 continue
             if accept is None or accept(total):
                 found.append((total, some))

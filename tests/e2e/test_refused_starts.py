@@ -57,7 +57,8 @@ def test_a_record_is_inspected_with_a_verdict(place, monkeypatch):
 
     place.start_all()
     assert set(place.wait_all().values()) == {0}
-    record = next((place.root / "owner" / "state" / "records").iterdir())
+    (record,) = (place.root / "owner" / "state" / "records").glob("*.record")
+    (check,) = (place.root / "owner" / "state" / "records").glob("*.check")
 
     def inspect(path):
         command = [sys.executable, "-m", "tertium", "inspect", str(path), "--charter", str(place.root / "charter.toml")]
@@ -73,6 +74,15 @@ def test_a_record_is_inspected_with_a_verdict(place, monkeypatch):
     bad = inspect(forged)
     assert bad.returncode == 1, bad.stdout
     assert "NOT verified" in bad.stdout
+    good = inspect(check)
+    assert good.returncode == 0
+    assert "verdict: verified: 3 signed answers say that the sum is verified" in good.stdout
+    data = bytearray(check.read_bytes())
+    data[-40] ^= 1  # in the last answer's signature
+    forged.write_bytes(data)
+    bad = inspect(forged)
+    assert bad.returncode == 1, bad.stdout
+    assert "NOT verified: owner" in bad.stdout or "NOT verified: passes on" in bad.stdout
 
 
 def test_a_secure_worker_started_first_waits_as_long_as_the_owner_it_waits_for(found, regression_of):

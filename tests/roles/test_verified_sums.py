@@ -34,7 +34,7 @@ from tertium.workers.data_owner import DataOwner
 Maker = Any
 Run = Any
 TORTURE = bool(os.environ.get("TERTIUM_TORTURE"))
-LIES = 1000 if TORTURE else 6
+LIES = 1001 if TORTURE else 7
 """Altered sums a mode."""
 NAMES = ("alice", "bob", "carol", "dave")
 SOON = Deadlines(join=10, upload=30, close=10, release=10, statement=5, absence=20)
@@ -156,7 +156,9 @@ class Lie:
             "alters by anything": lambda: self.chance.randrange(1, field.modulus),
             "alters by a multiple of 2^31": lambda: 2**31 * self.chance.randrange(1, 2 ** (bits - 31)),
         }.get(self.kind)
-        if by is not None:
+        if self.kind == "leaves the field":
+            total[at] = field.modulus + self.chance.randrange(4)
+        elif by is not None:
             # Below the modulus, so that a scheme over the field takes it for an element.
             total[at] = (int(total[at]) + by()) % field.modulus
         elif self.kind == "adds":
@@ -164,7 +166,15 @@ class Lie:
             total[:] = ((total.astype(np.uint64) + extra) % np.uint64(field.modulus)).astype(total.dtype)
 
 
-KINDS = ("alters by one", "alters by anything", "alters by a multiple of 2^31", "drops", "doubles", "adds")
+KINDS = (
+    "alters by one",
+    "alters by anything",
+    "alters by a multiple of 2^31",
+    "drops",
+    "doubles",
+    "adds",
+    "leaves the field",
+)
 
 
 @pytest.mark.timeout(3600 if TORTURE else 120)
