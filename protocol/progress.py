@@ -135,9 +135,9 @@ class RoundDone(Progress, frozen=True, tag="round-done"):
         """Return the sentence a person reads."""
         figures = "".join(f", mean {name} {value:.4f}" for name, value in self.metrics.items())
         absent = f"; without the signature of {', '.join(self.absent_cosigners)}" if self.absent_cosigners else ""
-        how = {"verified": "verified and applied", "unverified": "applied unverified"}.get(self.check, "applied")
+        check = f", {self.check}" if self.check else ""
         silent = f" ({', '.join(self.silent)} silent)" if self.silent else ""
-        done = f"aggregate of {self.contributors} {how}{silent}{figures}"
+        done = f"aggregate of {self.contributors} applied{check}{silent}{figures}"
         return f"round {self.round}: {done} ({self.seconds:.2f} s){absent}"
 
 

@@ -80,7 +80,7 @@ class Watched:
         self._until("work", 1, [LAST])
         self.open = self._images()
         self._go(1)
-        self._until("work", 2, NAMES)
+        self._until("work", 3, NAMES)  # the second is the fingerprint of the first vector
         self.after = self._images()
         self._go(2)
         self.federation.until(self.federation.all_ended, WITHIN)
@@ -140,10 +140,12 @@ def test_no_memory_holds_anothers_update_or_a_key_whose_round_is_over(watched: A
     for name, role in roles.items():
         if role is Role.MODEL_OWNER:
             continue  # its key goes to a file until the step is taken, in bytes that nothing can overwrite
-        over, current = run.keys(name)
         if role is Role.DATA_OWNER:
-            over, current = over + current, []  # the model of the second round is open as well
+            # The model of the second round is open as well, and so are the seeds of the first one's masks.
+            model, masks, again, _ = run.keys(name)
+            over, current = [*model, *masks, *again], []
         else:
+            over, current = run.keys(name)
             assert all(run.open[name].holds(part) for part in over), f"{name} has no key to the round that is open"
         assert all(run.after[name].holds(part) for part in current)
         left[name] = [number for number, part in enumerate(over) if run.after[name].holds(part)]

@@ -115,7 +115,8 @@ def recorded(found, planted_of, monkeypatch):
     )
     errors = run_in_threads(place)
     assert errors == dict.fromkeys(place.roles)
-    assert len(halves) == 2 * len(keys) == 2 * 2 * (1 + 1 + len(OWNERS))  # a fresh key a round for each recipient
+    # A fresh key a round for each recipient, and for each data owner one more, for the seeds of masks.
+    assert len(halves) == 2 * len(keys) == 2 * 2 * (1 + 1 + 2 * len(OWNERS))
     return place, keys, heads, halves
 
 

@@ -133,7 +133,7 @@ def test_a_secure_worker_that_is_stopped_in_order_is_waited_for_and_asked_again(
 def test_an_owner_that_is_stopped_in_order_ends_the_session_and_resumes_in_another(found, regression_of):
     place = federation(found, regression_of, 60)
     place.start_all()
-    place.wait_for("owner", "round 3: aggregate")
+    place.wait_for("owner", "round 3: aggregate of 3 applied")
     assert stop(place, "owner") == 143
     assert {place.wait(name, 30) for name in (*OWNERS, "third")} == {3}
     assert "stopped by its operator" in place.err("alice")
