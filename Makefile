@@ -5,7 +5,11 @@ BIN := $(VENV)/bin
 # mypy takes each first-level package with what is in it; naming an inner one again would be an error.
 PACKAGES := $(shell sed -n '/^packages = \[/,/^\]/s/^ *"\(tertium\.[a-z_]*\)",/-p \1/p' pyproject.toml)
 
-.PHONY: demo test lint bench torture clean
+# The tests start hundreds of short processes: none is to compile the package anew, nor to start BLAS threads that spin.
+unexport PYTHONDONTWRITEBYTECODE
+test mutants torture: export OPENBLAS_NUM_THREADS := 1
+
+.PHONY: demo test mutants lint bench torture clean
 .DELETE_ON_ERROR:
 
 $(VENV)/demo.stamp: pyproject.toml constraints.txt
@@ -22,6 +26,9 @@ demo: $(VENV)/demo.stamp
 
 test: $(VENV)/dev.stamp
 	$(BIN)/python -m pytest -n 3 --dist loadgroup $(ARGS)
+
+mutants: $(VENV)/dev.stamp
+	TERTIUM_MUTANTS=1 $(BIN)/python -m pytest -n 3 tests/mutants tests/sequences/test_sequence_mutants.py $(ARGS)
 
 lint: $(VENV)/dev.stamp
 	$(BIN)/ruff check .

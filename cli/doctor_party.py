@@ -343,7 +343,9 @@ def _task(name: str, role: Role, site_path: Path, seconds: float) -> Finding:
     check = f"task {name}"
     read, write = os.pipe()
     path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
-    command = [sys.executable, "-P", "-m", "tertium.cli.doctor_task", str(write), role.value, str(site_path), name]
+    # -B: nothing is written, so no compiled copy of the operator's own module either.
+    task = ["-m", "tertium.cli.doctor_task", str(write), role.value, str(site_path), name]
+    command = [sys.executable, "-P", "-B", *task]
     os.set_blocking(read, False)
     try:
         try:

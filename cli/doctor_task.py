@@ -1,4 +1,4 @@
-"""The process in which `tertium doctor` loads one task: `python -P -m tertium.cli.doctor_task FD ROLE SITE NAME`.
+"""The process in which `tertium doctor` loads one task: `python -P -B -m tertium.cli.doctor_task FD ROLE SITE NAME`.
 
 It reads the site file, never the keys, and writes one `Answer` as JSON to the descriptor FD. Whatever the operator's
 own code does here happens to this process alone.

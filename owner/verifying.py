@@ -53,14 +53,14 @@ class VerifyingOwner(OwnerSession):
         said = open_mask_key(self.charter, message.key)
         if message.key.signer != peer:
             raise WrongSender("passes on somebody else's key", party=peer)
+        verification = self._verification
+        again: Outbox = []
+        if verification is not None and verification.open_round == said.open_round:
+            again = verification.again(peer) if peer in verification.keys else []
+            verification.take_key(message.key, said)
         # It may come before we know that the set is closed; the last one of each is kept until then.
         self._mask_keys[peer] = message.key
-        verification = self._verification
-        if verification is None or verification.open_round != said.open_round:
-            return
-        again = peer in verification.keys
-        verification.take_key(message.key, said)
-        self._verify_on(now, verification.again(peer) if again else [])
+        self._verify_on(now, again)
 
     def _take_mask_key(self, signed: Signed, verification: Verification) -> None:
         """Take a key that came before the set was known."""

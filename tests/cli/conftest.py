@@ -152,8 +152,13 @@ Doctor = Callable[..., SimpleNamespace]
 
 
 @pytest.fixture
-def doctor(place: Place, sound_machine: Path, capfd: pytest.CaptureFixture[str]) -> Doctor:
+def doctor(
+    place: Place, sound_machine: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> Doctor:
     """Run the doctor on one party; what it said by check. Nothing may have changed, and no secret may stand in it."""
+
+    # Else a process of the doctor's would write nothing by somebody else's choice.
+    monkeypatch.delenv("PYTHONDONTWRITEBYTECODE", raising=False)
 
     def look(name: str, *more: str, network: bool = False, tasks: bool = False) -> SimpleNamespace:
         before = place.files()

@@ -1,109 +1,19 @@
-"""Demos as processes: started, watched by what they print, and looked for afterwards."""
+"""Demos as processes, one folder a test."""
 
-import os
-import signal
-import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-HERE = Path(__file__).parent
-TERTIUM = (sys.executable, "-m", "tertium")
-NUMBERS = (sys.executable, str(HERE / "numbers_demo.py"))
-
-
-class Demo:
-    """A demo that was started, and its run folder."""
-
-    def __init__(self, words: tuple[str, ...], folder: Path, *, pipe: bool) -> None:
-        self.run = folder / "run"
-        self._out, self._err = folder / "stdout", folder / "stderr"
-        with self._out.open("wb") as out, self._err.open("wb") as err:
-            self.process = subprocess.Popen(
-                [*words, "--out", str(self.run)],
-                cwd=folder,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE if pipe else out,
-                stderr=err,
-                start_new_session=True,
-                env={**os.environ, "PYTHONPATH": str(HERE)},
-            )
-
-    @property
-    def out(self) -> str:
-        return self._out.read_text(errors="replace")
-
-    @property
-    def err(self) -> str:
-        return self._err.read_text(errors="replace")
-
-    def log(self, party: str) -> str:
-        return (self.run / party / "log").read_text(errors="replace")
-
-    def until(self, text: str, *, within: float = 40) -> None:
-        """Wait until the demo has printed something."""
-        end = time.monotonic() + within
-        while text not in self.out:
-            assert time.monotonic() < end, (text, self.out[-2000:], self.err)
-            assert self.process.poll() is None, (self.out[-2000:], self.err)
-            time.sleep(0.02)
-
-    def wait(self, within: float = 60) -> int:
-        return self.process.wait(timeout=within)
-
-    def left(self) -> list[str]:
-        """Return the processes of the demo that still run: they all work in its run folder."""
-        found = []
-        for entry in Path("/proc").iterdir():
-            if entry.name.isdigit():
-                try:
-                    if (entry / "cwd").readlink() == self.run and (entry / "cmdline").read_bytes():
-                        found.append(entry.name)
-                except OSError:
-                    continue
-        return found
-
-    def pid(self, party: str) -> int:
-        for pid in self.left():
-            if f"--party\0{party}\0".encode() in Path("/proc", pid, "cmdline").read_bytes():
-                return int(pid)
-        raise AssertionError(f"no process of {party}")
-
-    def gone(self, within: float = 0) -> bool:
-        end = time.monotonic() + within
-        while self.left():
-            if time.monotonic() >= end:
-                return False
-            time.sleep(0.05)
-        return True
-
-    def end(self) -> None:
-        """Leave nothing behind, whatever the test found."""
-        if self.process.poll() is None:
-            self.process.kill()
-            self.process.wait()
-        if self.process.stdout is not None:
-            self.process.stdout.close()
-        for pid in self.left():
-            os.kill(int(pid), signal.SIGKILL)
+sys.path.insert(0, str(Path(__file__).parent))  # importlib mode puts no folder of tests there
+from demos_started import NUMBERS, Demo, started
 
 
 @pytest.fixture
 def demo(tmp_path: Path) -> Iterator[Callable[..., Demo]]:
-    started = []
-
-    def start(program: tuple[str, ...], *words: str, pipe: bool = False) -> Demo:
-        folder = tmp_path / f"demo-{len(started)}"
-        folder.mkdir()
-        started.append(Demo((*program, *words), folder, pipe=pipe))
-        return started[-1]
-
-    yield start
-    for each in started:
-        each.end()
+    with started(tmp_path) as start:
+        yield start
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 import os
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -46,12 +47,20 @@ def _wrap(task: Faulty, trainer: NumpyTrainer) -> NumpyTrainer:
     return trainer
 
 
-def acts(rounds: int, seed: int) -> tuple[Act, ...]:
-    plan = OwnerPlan(task="numbers", rounds=rounds, batches=2, batch_size=8, seed=seed)
-    return (Act(f"{rounds} rounds", plan),)
+def in_acts(number: int) -> Callable[[int, int], tuple[Act, ...]]:
+    """Return what makes so many acts of the same rounds, each but the last of one round."""
+
+    def acts(rounds: int, seed: int) -> tuple[Act, ...]:
+        def act(first: int, last: int) -> Act:
+            plan = OwnerPlan(task="numbers", rounds=last, batches=2, batch_size=8, seed=seed)
+            return Act(f"{last - first + 1} rounds", plan, first=first)
+
+        return (*(act(each, each) for each in range(1, number)), act(number, rounds))
+
+    return acts
 
 
-def numbers(faults: dict[str, str]) -> Recipe:
+def numbers(faults: dict[str, str], acts: int) -> Recipe:
     def member(name: str, party: int) -> Member:
         options = {"party": party, "examples": 40, "fault": faults.get(name, "")}
         return Member(name, Role.DATA_OWNER, "green", "", options)
@@ -70,7 +79,7 @@ def numbers(faults: dict[str, str]) -> Recipe:
         ),
         pooled={"examples": 120, "test_examples": 100},
         rounds=4,
-        acts=acts,
+        acts=in_acts(acts),
         minimum_cohort=3,
         needs=("matplotlib",),
     )
@@ -84,6 +93,7 @@ def numbers(faults: dict[str, str]) -> Recipe:
 @click.option("--mode", default="trusted")
 @click.option("--secure-workers", type=int)
 @click.option("--notice", type=float)
+@click.option("--acts", type=int, default=1)
 @click.option("--fault", "faults", type=(str, click.Choice(FAULTS)), multiple=True)
 def main(
     out: Path | None,
@@ -93,13 +103,14 @@ def main(
     mode: str,
     secure_workers: int | None,
     notice: float | None,
+    acts: int,
     faults: tuple[tuple[str, str], ...],
 ) -> int:
     """Play the numbers demo."""
     if notice is not None:
         launcher.NOTICE = notice
     trusted = trust(mode, secure_workers)
-    return play(numbers(dict(faults)), trusted, rounds=rounds, seed=seed, out=out, as_json=as_json, verbose=False)
+    return play(numbers(dict(faults), acts), trusted, rounds=rounds, seed=seed, out=out, as_json=as_json, verbose=False)
 
 
 if __name__ == "__main__":

@@ -1,15 +1,17 @@
 """A demo's processes: whoever dies is named, the others say why they end, and nothing is left running."""
 
+import functools
 import json
 import os
 import re
 import signal
 import stat
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from demos_started import NUMBERS, Demo, started
 
 PARTIES = {
     "owner": "model owner",
@@ -18,11 +20,12 @@ PARTIES = {
     "charlie": "data owner",
     "third": "secure worker",
 }
-LONG = ("--rounds", "5000")
+LONG = ("--rounds", "1000")
+"""More than any test waits for; the baseline has to train as many."""
 Numbers = Callable[..., Any]
 WHO_SAW_WHAT = {
     "trusted": (
-        ("--mode", "trusted"),
+        ("--mode", "trusted", "--fault", "bob", "noise"),
         (
             "third (secure worker) opened each single update of alice, bob, charlie, 6 in all: it is trusted",
             "owner (model owner) got 2 sums, each over 3 updates, and 0 single ones.",
@@ -39,7 +42,7 @@ WHO_SAW_WHAT = {
         ),
     ),
     "additive": (
-        ("--mode", "additive", "--secure-workers", "2"),
+        ("--mode", "additive", "--secure-workers", "2", "--acts", "2"),
         (
             "third1, third2 (secure workers) opened 12 shares of the updates of alice, bob, charlie, each of them",
             "owner (model owner) got 4 partial sums, each over 3 updates, and 0 single ones.",
@@ -54,7 +57,7 @@ WHO_SAW_WHAT = {
         ),
     ),
 }
-"""By mode: the flag, and what two rounds of three data owners end with."""
+"""By mode: the flag, and what two rounds of three data owners end with, in one act or in two."""
 
 pytestmark = [
     pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="looks for processes in /proc"),
@@ -99,9 +102,22 @@ def test_runs_five_processes_to_the_end(numbers: Numbers) -> None:
     assert (demo.run / "model.safetensors").read_bytes() == (demo.run / "owner/state/model.safetensors").read_bytes()
 
 
-def test_says_who_saw_what_as_counted_and_shows_garbage_as_text(numbers: Numbers) -> None:
-    demo = numbers("--rounds", "2", "--fault", "bob", "noise")
-    assert demo.wait() == 0, demo.err
+@pytest.fixture(scope="module")
+def by_mode(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Demo]]:
+    """Return a demo of two rounds in a mode that has ended; each runs once."""
+    with started(tmp_path_factory.mktemp("modes")) as start:
+
+        @functools.cache
+        def ended(mode: str) -> Demo:
+            demo = start(NUMBERS, "--rounds", "2", "--seed", "7", *WHO_SAW_WHAT[mode][0])
+            assert demo.wait() == 0, demo.err
+            return demo
+
+        yield ended
+
+
+def test_says_who_saw_what_as_counted_and_shows_garbage_as_text(by_mode: Callable[[str], Demo]) -> None:
+    demo = by_mode("trusted")
     for line in WHO_SAW_WHAT["trusted"][1]:
         assert line in demo.out
     for data_owner in ("alice", "bob", "charlie"):
@@ -111,21 +127,11 @@ def test_says_who_saw_what_as_counted_and_shows_garbage_as_text(numbers: Numbers
     assert max(len(line) for line in demo.out.splitlines()) < 1000
 
 
-def test_one_seed_gives_one_model(numbers: Numbers) -> None:
-    models = []
-    for _ in range(2):
-        demo = numbers("--json", "--seed", "7")
-        assert demo.wait() == 0, demo.err
-        assert "seed = 7" in (demo.run / "owner/site.toml").read_text()
-        models.append((demo.run / "model.safetensors").read_bytes())
-    assert models[0] == models[1]
-
-
-def test_one_flag_changes_who_saw_what_and_never_the_model(numbers: Numbers) -> None:
+def test_one_flag_changes_who_saw_what_and_one_seed_gives_one_model(by_mode: Callable[[str], Demo]) -> None:
     models = {}
-    for mode, (flags, lines) in WHO_SAW_WHAT.items():
-        demo = numbers("--rounds", "2", "--seed", "7", *flags)
-        assert demo.wait() == 0, demo.err
+    for mode, (_, lines) in WHO_SAW_WHAT.items():
+        demo = by_mode(mode)
+        assert "seed = 7" in (demo.run / "owner/site.toml").read_text()
         for line in lines:
             assert line in demo.out, (mode, demo.out[-2000:])
         assert ("UNSAFE: the model owner reads every single update" in demo.out) is (mode == "plain")
@@ -167,7 +173,7 @@ def test_a_party_that_hangs_is_named(numbers: Numbers) -> None:
 @pytest.mark.parametrize("group", [False, True], ids=["launcher", "group"])
 def test_ctrl_c_ends_everything(numbers: Numbers, group: bool, after: str | None) -> None:
     demo = numbers(*LONG)
-    demo.until(after or "5000 rounds")
+    demo.until(after or "1000 rounds")
     (os.killpg if group else os.kill)(demo.process.pid, signal.SIGINT)
     assert demo.wait(within=20) == 130
     assert demo.err == "tertium: interrupted\n"

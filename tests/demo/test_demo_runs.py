@@ -1,20 +1,26 @@
-"""The real demos, short: what they learn, what the folder holds, and that one seed gives one model."""
+"""The real demos, short: what they learn, what the folder holds, and that one seed gives one model in every mode."""
 
 import json
 import re
 import sys
 from collections.abc import Callable
+from importlib.util import find_spec
 from typing import Any
 
 import pytest
 
-pytest.importorskip("torch")
-pytest.importorskip("sklearn")
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300), pytest.mark.xdist_group("demo")]
+NEEDED = ("torch", "sklearn")
+"""Looked for and not imported: the demos' processes do that, and every worker of the tests collects this file."""
+pytestmark = [
+    pytest.mark.skipif(any(find_spec(name) is None for name in NEEDED), reason="needs torch and scikit-learn"),
+    pytest.mark.slow,
+    pytest.mark.timeout(300),
+    pytest.mark.xdist_group("demo"),
+]
 TERTIUM = (sys.executable, "-m", "tertium", "demo")
 
 
-def test_toy_learns_in_two_acts_and_among_several_secure_workers_the_same(demo: Callable[..., Any]) -> None:
+def test_toy_learns_in_two_acts(demo: Callable[..., Any]) -> None:
     run = demo(TERTIUM, "toy")
     assert run.wait(within=150) == 0, run.err
     assert run.out.startswith("UNSAFE: ")
@@ -28,16 +34,12 @@ def test_toy_learns_in_two_acts_and_among_several_secure_workers_the_same(demo: 
     assert run.gone()
     summary = json.loads((run.run / "summary.json").read_text())
     assert (summary["rounds"], summary["accuracy"]) == (11, 1.0)
-    other = demo(TERTIUM, "toy", "--mode", "additive", "--secure-workers", "2", "--json")
-    assert other.wait(within=150) == 0, other.err
-    assert other.gone()
-    assert (other.run / "model.safetensors").read_bytes() == (run.run / "model.safetensors").read_bytes()
 
 
-def test_digits_with_one_seed_give_one_model(demo: Callable[..., Any]) -> None:
+def test_digits_with_one_seed_give_one_model_among_several_secure_workers_too(demo: Callable[..., Any]) -> None:
     models, learned = [], []
-    for seed in ("1", "1"):
-        run = demo(TERTIUM, "digits", "--rounds", "3", "--seed", seed, "--json")
+    for mode in ((), ("--mode", "additive", "--secure-workers", "2")):
+        run = demo(TERTIUM, "digits", "--rounds", "3", "--seed", "1", "--json", *mode)
         assert run.wait(within=120) == 0, run.err
         assert run.err == ""
         summary = json.loads(run.out)

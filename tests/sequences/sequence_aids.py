@@ -92,6 +92,9 @@ class Shelf(OwnerStore):
     def checkpoint(self, model: Any, round_number: int) -> None:
         self.done = round_number
 
+    def check(self, round_number: int, open_round: bytes, data: bytes) -> None:
+        """Keep nothing."""
+
     def record(self, round_number: int, holder: str, data: bytes) -> None:
         pass
 

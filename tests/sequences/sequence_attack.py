@@ -17,7 +17,8 @@ from typing import Any
 
 import msgspec
 import numpy as np
-from sequence_known import HOLDS, Known, definition
+from sequence_checks import Checks
+from sequence_known import FROM, HOLDS, Known, definition
 from sequence_watch import Watch
 from sequence_world import DATA_OWNERS, LINKS, ROLES, SCORER, World
 from tertium.crypto.errors import TertiumError
@@ -82,32 +83,6 @@ from tertium.protocol.statements import sign, statement_digest
 from tertium.protocol.training import Score
 from tertium.simulation.federation import OWNER, THIRD
 
-FROM: dict[type[Message], tuple[str, ...]] = {
-    OfferSession: (THIRD,),
-    OfferRound: (THIRD,),
-    Listed: (THIRD,),
-    Closed: (THIRD,),
-    Release: (THIRD,),
-    RequestCosignature: (THIRD,),
-    RoundRecord: (THIRD,),
-    Receipted: (THIRD,),
-    RequestSession: (OWNER,),
-    ProposeRound: (OWNER,),
-    Lists: (OWNER,),
-    Closes: (OWNER,),
-    Invitation: (OWNER,),
-    SendModel: (OWNER,),
-    SessionOver: (OWNER,),
-    Aborted: (OWNER, THIRD),
-    Grant: (OWNER, THIRD),
-    Ready: DATA_OWNERS,
-    Acceptance: (*DATA_OWNERS, SCORER),
-    Declined: (*DATA_OWNERS, SCORER),
-    Fetch: (*DATA_OWNERS, SCORER, OWNER),
-    Cosign: (*DATA_OWNERS, OWNER),
-    Evaluated: (SCORER,),
-    Refusal: tuple(ROLES),
-}
 ENDS = {Aborted, SessionOver, RequestSession}
 """Kinds of which one is enough to end all that is under way: sent seldom, or nothing deep would ever be reached."""
 HOSTILE: tuple[tuple[str, ...], ...] = (
@@ -155,6 +130,7 @@ class Attacker(Known):
             RequestCosignature: self._request_cosignature,
             Cosign: self._cosign,
             RoundRecord: self._record,
+            **Checks(self).makers(),
             Evaluated: lambda t, p: self._statement(p, Evaluation, Evaluated),
             Aborted: self._abort,
             SessionOver: self._session_over,

@@ -12,10 +12,21 @@ from typing import Any
 import msgspec
 from msgspec import inspect
 from sequence_watch import Watch
-from sequence_world import DATA_OWNERS, ROLES, World
+from sequence_world import DATA_OWNERS, ROLES, SCORER, World
 from tertium.crypto.labels import Label
 from tertium.crypto.ring import Plan
 from tertium.crypto.sealing import RoundKey
+from tertium.protocol.check_messages import (
+    Answered,
+    Challenge,
+    Checked,
+    MaskedFingerprint,
+    MaskKey,
+    MaskKeys,
+    MaskSeeds,
+    OfferMaskKey,
+    SumCheck,
+)
 from tertium.protocol.codec import decode_as
 from tertium.protocol.exchange import Exchange, Outgoing, RoundContext
 from tertium.protocol.lanes.base import Ticket
@@ -26,17 +37,22 @@ from tertium.protocol.messages import (
     Cause,
     Closed,
     CloseList,
+    Closes,
     Contribution,
+    Cosign,
     Cosignature,
     Decline,
     Declined,
     Evaluated,
     Evaluation,
+    Fetch,
+    Grant,
     Headed,
     Header,
     HolderList,
     Invitation,
     Listed,
+    Lists,
     Message,
     OfferRound,
     OfferSession,
@@ -46,12 +62,15 @@ from tertium.protocol.messages import (
     Ready,
     Receipt,
     Receipted,
+    Refusal,
+    Release,
     RequestCosignature,
     RequestSession,
     RoundKeyStatement,
     RoundOffer,
     RoundRecord,
     RoundStatement,
+    SendModel,
     SessionEnd,
     SessionOffer,
     SessionOver,
@@ -60,7 +79,7 @@ from tertium.protocol.messages import (
 )
 from tertium.protocol.statements import statement_digest
 from tertium.protocol.training import Score, WeightRule
-from tertium.simulation.federation import THIRD
+from tertium.simulation.federation import OWNER, THIRD
 
 HOLDS: dict[type[Message], tuple[str, type[Statement]]] = {
     OfferSession: ("offer", SessionOffer),
@@ -74,10 +93,46 @@ HOLDS: dict[type[Message], tuple[str, type[Statement]]] = {
     Closed: ("close", CloseList),
     RequestCosignature: ("statement", RoundStatement),
     RoundRecord: ("statement", RoundStatement),
+    OfferMaskKey: ("key", MaskKey),
+    Answered: ("fingerprint", MaskedFingerprint),
+    Checked: ("check", SumCheck),
     Evaluated: ("evaluation", Evaluation),
     Aborted: ("abort", Abort),
     SessionOver: ("end", SessionEnd),
 }
+FROM: dict[type[Message], tuple[str, ...]] = {
+    OfferSession: (THIRD,),
+    OfferRound: (THIRD,),
+    Listed: (THIRD,),
+    Closed: (THIRD,),
+    Release: (THIRD,),
+    RequestCosignature: (THIRD,),
+    RoundRecord: (THIRD,),
+    Receipted: (THIRD,),
+    RequestSession: (OWNER,),
+    ProposeRound: (OWNER,),
+    Lists: (OWNER,),
+    Closes: (OWNER,),
+    Invitation: (OWNER,),
+    SendModel: (OWNER,),
+    SessionOver: (OWNER,),
+    Aborted: (OWNER, THIRD),
+    Grant: (OWNER, THIRD),
+    Ready: DATA_OWNERS,
+    Acceptance: (*DATA_OWNERS, SCORER),
+    Declined: (*DATA_OWNERS, SCORER),
+    Fetch: (*DATA_OWNERS, SCORER, OWNER),
+    Cosign: (*DATA_OWNERS, OWNER),
+    OfferMaskKey: DATA_OWNERS,
+    MaskKeys: (OWNER,),
+    MaskSeeds: (OWNER, *DATA_OWNERS),
+    Challenge: (OWNER,),
+    Answered: DATA_OWNERS,
+    Checked: (OWNER,),
+    Evaluated: (SCORER,),
+    Refusal: tuple(ROLES),
+}
+"""Who says what to whom, by right."""
 KNOWN = 10
 
 

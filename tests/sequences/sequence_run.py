@@ -36,8 +36,8 @@ from tertium.simulation.federation import THIRD
 
 RUN = 100
 """Sequences that share one federation."""
-LEAPS, LEAP = 0.06, 100
-"""Share of sequences before which a run that leaps goes on, and for how many honest steps at most: a round has 85."""
+LEAPS, LEAP = 0.06, 140
+"""Share of sequences before which a run that leaps goes on, and for how many honest steps at most: a round has 117."""
 AGAIN = 0.2
 """Share of an attack's steps in which something of the attempt before is said again, while there is one."""
 Pair = tuple[str, str, type[Message]]

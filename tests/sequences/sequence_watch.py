@@ -28,6 +28,7 @@ from tertium.crypto.labels import Label, frame
 from tertium.crypto.sealing import RoundKey, key_id
 from tertium.protocol import limits
 from tertium.protocol.charter import Charter, Role
+from tertium.protocol.check_messages import Answered, Challenge, Checked, MaskKeys, MaskSeeds, OfferMaskKey
 from tertium.protocol.codec import decode_as, encode
 from tertium.protocol.exchange import MAY_SEND, Exchange, Incoming, Outgoing
 from tertium.protocol.machine import Dial, Effect, Machine, Permit, Provide, Send
@@ -67,14 +68,16 @@ MAY_SAY: dict[tuple[Role, Role], frozenset[type[Message]]] = {
     (Role.SECURE_WORKER, Role.MODEL_OWNER): frozenset(
         {OfferSession, OfferRound, Closed, Release, RequestCosignature, RoundRecord, Aborted}
     ),
-    (Role.DATA_OWNER, Role.MODEL_OWNER): frozenset({Acceptance, Declined, Fetch}),
+    (Role.DATA_OWNER, Role.MODEL_OWNER): frozenset({Acceptance, Declined, Fetch, OfferMaskKey, MaskSeeds, Answered}),
     (Role.EVALUATOR, Role.MODEL_OWNER): frozenset({Acceptance, Declined, Fetch, Evaluated}),
     (Role.SECURE_WORKER, Role.DATA_OWNER): frozenset({Receipted, Closed, RequestCosignature, RoundRecord, Aborted}),
     (Role.DATA_OWNER, Role.SECURE_WORKER): frozenset({Ready, Declined, Cosign}),
     (Role.MODEL_OWNER, Role.SECURE_WORKER): frozenset(
         {RequestSession, ProposeRound, Lists, Fetch, Cosign, Aborted, SessionOver}
     ),
-    (Role.MODEL_OWNER, Role.DATA_OWNER): frozenset({Invitation, SendModel, Aborted, SessionOver}),
+    (Role.MODEL_OWNER, Role.DATA_OWNER): frozenset(
+        {Invitation, SendModel, MaskKeys, MaskSeeds, Challenge, Checked, Aborted, SessionOver}
+    ),
     (Role.MODEL_OWNER, Role.EVALUATOR): frozenset({Invitation, SendModel, Aborted, SessionOver}),
 }
 """Of all that machines say. A refusal is said for them by their driver, and holds a name and a digest it was sent.
