@@ -139,6 +139,10 @@ class SplitView(Misbehaviour):
     """One party signed two different things where the protocol allows one."""
 
 
+class DisputedContribution(Misbehaviour):
+    """A Close list has a contribution of ours that we did not send; its signer lied, or whoever counts it did."""
+
+
 class BrokenLedger(Misbehaviour):
     """A party's view ledger contradicts itself, or a checkpoint that the party signed."""
 

@@ -130,6 +130,8 @@ class Intake:
             other receipts than this holder is to be shown.
         """
         if sender not in self.question.cohort:
+            # To a question before this one, which did ask it, it is late and no lie: refused by that name.
+            self._exchange.examine_passed_on(head, Label.CONTRIBUTION, self.context, sender, self._identity.name)
             raise NotInCohort("has no slot in this round", party=sender)
         sections = self._seats.share_bytes(self.question, sender, self._identity.name)
         self._exchange.examine(head, Label.CONTRIBUTION, self.context, sender, self.key, sections)

@@ -4,7 +4,7 @@ Held is what a party opened, and what was sealed to a key it has, whether or not
 anywhere is `UpdatesStayHome`'s. A total counts once it is on its way. Rules of the file:
 - Coalitions are all there are, but for those that a scheme declares: one that holds a collusion set of `Scheme`, and,
   for an update in a released set, one of all other contributors of it.
-- A party that is hostile is in every coalition: it could tell the others what it holds.
+- Whoever is hostile is in every coalition: it could tell the others what it holds.
 - What is known stays known, so only the largest coalitions are tried: all parties without some holders, as few as it
   takes, and without two data owners, one of them the one that is asked about. Of all others those know a part.
 - Every released sum is known to everybody: the next model shows it.
@@ -116,18 +116,18 @@ class NoUpdateDerivable(Invariant):
     def coalitions(self) -> Iterator[frozenset[str]]:
         """Yield the largest coalitions in which nothing may be derivable but what is declared."""
         world = self.world
-        everybody, hostile = frozenset(world.roles), world.scenario.hostile
-        honest = [name for name in world.scenario.data_owners if name != hostile]
+        everybody, liars = frozenset(world.roles), world.scenario.liars
+        honest = [name for name in world.scenario.data_owners if name not in liars]
         holders = frozenset(world.seats.holders)
         for some in self._unprivileged():
-            if hostile not in holders - some:
+            if liars.isdisjoint(holders - some):
                 for two in itertools.combinations(honest, 2):
                     yield everybody - (holders - some) - set(two)
 
     def allowed(self, coalition: frozenset[str]) -> bool:
         """Whether a coalition holds no declared collusion set, and has whoever is hostile in it."""
-        hostile = self.world.scenario.hostile
-        return not any(each <= coalition for each in self._sets()) and hostile in {None, *coalition}
+        liars = self.world.scenario.liars
+        return not any(each <= coalition for each in self._sets()) and liars <= coalition
 
     def _sets(self) -> list[frozenset[str]]:
         seats = self.world.seats
@@ -151,7 +151,7 @@ class NoUpdateDerivable(Invariant):
             if row and (name := frozenset(row.items())) not in seen:
                 seen.add(name)
                 rows.append(row)
-        victims = sorted({unknown.party for row in rows for unknown in row} - {self.world.scenario.hostile})
+        victims = sorted({unknown.party for row in rows for unknown in row} - self.world.scenario.liars)
         return [name for name in victims if self._derives(rows, name, coalition)]
 
     def _derives(self, rows: list[Form], name: str, coalition: frozenset[str]) -> bool:

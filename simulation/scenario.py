@@ -112,7 +112,9 @@ class Scenario:
     """Data owners whose site file does not allow the task."""
     hostile: str | None = None
     lie: str = ""
-    """Which of `lies.LIES` it lives by; none: it sends anything at any time."""
+    """Which of `lies.LIES` it lives by, or of `conspiracy.CONSPIRACIES`; none: it sends anything at any time."""
+    accomplice: str | None = None
+    """Whose signing key a hostile model owner has besides its own: a secure worker's."""
     leaves: float = 90.0
     """When a hostile party leaves at the latest."""
     deadlines: Deadlines = DEADLINES
@@ -196,7 +198,13 @@ class Scenario:
         lines += [f"{name} is ten times slower" for name in self.slow]
         lines += [f"{name} starts {at:.2f} s late" for name, at in self.late]
         lines += [f"{name} declines every round" for name in self.declines]
-        return lines + ([f"{self.hostile} is hostile: {self.lie or 'sends anything'}"] if self.hostile else [])
+        lines += [f"{self.hostile} is hostile: {self.lie or 'sends anything'}"] if self.hostile else []
+        return lines + ([f"{self.accomplice} is its accomplice"] if self.accomplice else [])
+
+    @property
+    def liars(self) -> frozenset[str]:
+        """Who is hostile: nobody, one party, or a model owner and its accomplice."""
+        return frozenset(name for name in (self.hostile, self.accomplice) if name is not None)
 
     @property
     def roles(self) -> dict[str, Role]:
@@ -217,6 +225,7 @@ class Scenario:
         return tuple(sorted(WRITES[role] - alone, key=lambda write: write.name))
 
 
+CONSPIRACY = "hostile model owner with an accomplice"
 FAMILIES = {
     "calm": 4,
     "network": 18,
@@ -226,7 +235,8 @@ FAMILIES = {
     "everything": 14,
     "hostile data owner": 6,
     "hostile evaluator": 2,
-    "hostile model owner": 6,
+    "hostile model owner": 4,
+    CONSPIRACY: 2,
     "hostile secure worker": 6,
 }
 """How many of a hundred seeds are of each family."""
@@ -278,10 +288,11 @@ def _stream(seed: int, what: str) -> Random:
     return Random(f"tertium simulation {seed} {what}")  # noqa: S311 - a schedule, no secret
 
 
-def draw(seed: int) -> Scenario:
-    """Return the scenario of a seed."""
+def draw(seed: int, only: str | None = None) -> Scenario:
+    """Return the scenario of a seed; with `only`, the one it has in that family."""
     base = _stream(seed, "scenario")
-    family = base.choices(list(FAMILIES), list(FAMILIES.values()))[0]
+    drawn = base.choices(list(FAMILIES), list(FAMILIES.values()))[0]
+    family = only or drawn
     owners = NAMES[: base.choices((3, 4, 5, 6), (35, 40, 15, 10))[0]]
     minimum = base.choice([3, 3, 3, len(owners)])
     rounds = base.choices((1, 2, 3), (50, 40, 10))[0]
@@ -301,7 +312,9 @@ def draw(seed: int) -> Scenario:
     if base.random() < 0.06:
         scenario = replace(scenario, declines=(base.choice(owners),))
     scenario = of_kind(scenario, _kind(_stream(seed, "mode")))
-    if family.startswith("hostile"):
+    if family == CONSPIRACY:
+        scenario = _conspiracy(_stream(seed, "conspiracy"), scenario)
+    elif family.startswith("hostile"):
         liars = {"data owner": base.choice(owners), "evaluator": EVALUATOR, "model owner": OWNER}
         liar = liars.get(family.removeprefix("hostile "), base.choice(scenario.workers))
         lies = lies_of(scenario.roles[liar], among=len(scenario.workers))
@@ -325,6 +338,25 @@ def _kind(chance: Random) -> Kind:
     if chance.random() < TRUSTED:
         others = [each for each in kinds() if each.mode is Mode.TRUSTED]
     return chance.choice(others)
+
+
+def _conspiracy(chance: Random, scenario: Scenario) -> Scenario:
+    """Return it with a model owner and one of four secure workers against three, of which any three make a quorum."""
+    return replace(
+        of_kind(scenario, Kind(Mode.SHAMIR, "shamir", len(WORKERS), 1)),
+        # Two sets, each of the minimum, need somebody to differ by.
+        data_owners=NAMES[: chance.choice((4, 5, 5, 6))],
+        minimum=3,
+        evaluator=False,
+        cohort=0,
+        stable=None,
+        declines=(),
+        hostile=OWNER,
+        accomplice=chance.choice(WORKERS),
+        lie="conspires",
+        leaves=200.0,
+        deadlines=Deadlines(join=10, upload=10, close=5, release=5, statement=3, absence=10),
+    )
 
 
 def _trouble(chance: Random) -> Trouble:

@@ -8,15 +8,17 @@ import argparse
 import concurrent.futures
 import contextlib
 import os
+import shlex
 import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import repeat
 from pathlib import Path
 
 from .invariants import ALL
-from .scenario import Scenario, draw
+from .scenario import FAMILIES, Scenario, draw
 from .world import World
 
 SHOWN = 5
@@ -35,9 +37,10 @@ class Verdict:
     steps: int
 
 
-def replay_command(seed: int) -> str:
+def replay_command(seed: int, family: str | None = None) -> str:
     """Return the command that plays a seed again."""
-    return f"python -m tertium.simulation.torture --seed {seed} --trace"
+    only = "" if family is None else f" --family {shlex.quote(family)}"
+    return f"python -m tertium.simulation.torture --seed {seed}{only} --trace"
 
 
 def play(seed: int, folder: Path, scenario: Scenario | None = None) -> World:
@@ -48,22 +51,22 @@ def play(seed: int, folder: Path, scenario: Scenario | None = None) -> World:
         return world
 
 
-def verdict(seed: int, folder: Path) -> Verdict:
-    """Play one seed and say what came of it."""
-    world = play(seed, folder)
+def verdict(seed: int, folder: Path, family: str | None = None) -> Verdict:
+    """Play one seed, of one family if that is given, and say what came of it."""
+    world = play(seed, folder, draw(seed, family))
     fired = sum(len(schedule.fired) for schedule in world.schedules.values())
     return Verdict(seed, tuple(world.broken), len(world.released), fired, world.steps)
 
 
-def run(seeds: Sequence[int], jobs: int = 1) -> Iterator[Verdict]:
-    """Play seeds over so many processes; yields verdicts in the order of the seeds."""
+def run(seeds: Sequence[int], jobs: int = 1, family: str | None = None) -> Iterator[Verdict]:
+    """Play seeds over so many processes, all of one family if that is given; yields verdicts in their order."""
     with scratch() as folder:
         if jobs == 1:
             for seed in seeds:
-                yield verdict(seed, folder)
+                yield verdict(seed, folder, family)
             return
         with concurrent.futures.ProcessPoolExecutor(jobs) as pool:
-            yield from pool.map(verdict, seeds, [folder] * len(seeds), chunksize=20)
+            yield from pool.map(verdict, seeds, repeat(folder), repeat(family), chunksize=20)
 
 
 @contextlib.contextmanager
@@ -75,11 +78,11 @@ def scratch() -> Iterator[Path]:
         yield Path(folder)
 
 
-def explain(seed: int, broken: Sequence[str]) -> str:
+def explain(seed: int, broken: Sequence[str], family: str | None = None) -> str:
     """Return what a person needs to look into a failure."""
     lines = [f"seed {seed}: {text}" for text in broken]
-    lines += [f"    {line}" for line in draw(seed).words()]
-    return "\n".join([*lines, f"    replay: {replay_command(seed)}"])
+    lines += [f"    {line}" for line in draw(seed, family).words()]
+    return "\n".join([*lines, f"    replay: {replay_command(seed, family)}"])
 
 
 def table() -> str:
@@ -93,9 +96,9 @@ def _line(entry: tuple[object, ...]) -> str:
     return f"{at:12.6f}  {what:10} {' '.join(str(each) for each in about)}"
 
 
-def _replay(seed: int, *, trace: bool) -> int:
+def _replay(seed: int, family: str | None, *, trace: bool) -> int:
     with scratch() as folder:
-        world = play(seed, folder)
+        world = play(seed, folder, draw(seed, family))
     write = sys.stdout.write
     if trace:
         write("".join(f"{_line(entry)}\n" for entry in world.trace))
@@ -124,6 +127,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seeds", type=_seeds, default=range(500), metavar="FROM:TO", help="seeds to play (0:500)")
     parser.add_argument("--jobs", type=int, default=1, help="processes (1)")
     parser.add_argument("--seed", type=int, help="play this one alone, and say how everybody ended")
+    parser.add_argument("--family", choices=FAMILIES, metavar="NAME", help="what each seed is in this family alone")
     parser.add_argument("--trace", action="store_true", help="with --seed: print everything that happened")
     parser.add_argument("--invariants", action="store_true", help="print the table of invariants, and play nothing")
     given = parser.parse_args(arguments)
@@ -131,14 +135,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.write(table())
         return 0
     if given.seed is not None:
-        return _replay(given.seed, trace=given.trace)
+        return _replay(given.seed, given.family, trace=given.trace)
     begun, played, released, crashes, failures = time.monotonic(), 0, 0, 0, list[Verdict]()
-    for each in run(given.seeds, max(1, given.jobs)):
+    for each in run(given.seeds, max(1, given.jobs), given.family):
         played, released, crashes = played + 1, released + each.released, crashes + each.crashes
         if each.broken:
             failures.append(each)
             if len(failures) <= SHOWN:
-                sys.stdout.write(explain(each.seed, each.broken) + "\n")
+                sys.stdout.write(explain(each.seed, each.broken, given.family) + "\n")
         if played % 1000 == 0:
             sys.stdout.write(f"{played} played, {len(failures)} broken\n")
         sys.stdout.flush()

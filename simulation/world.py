@@ -38,6 +38,7 @@ from ..protocol.seats import Seats
 from ..protocol.session import question_digest
 from ..protocol.site import addresses
 from ..protocol.statements import statement_digest
+from .conspiracy import CONSPIRACIES
 from .crashes import Crash, CrashPlan, CrashSchedule, FaultyJournal, effect_names
 from .faults import FaultyNetwork, PacedExecutor, PartyClock, SteppedLanes
 from .federation import OWNER, Federation
@@ -109,7 +110,7 @@ class World(Federation):
         exchanges: Mapping[str, Change] | None = None,
     ) -> None:
         """Build everybody. `machines` and `exchanges` change a party's class, to plant a violation."""
-        self.scenario = scenario
+        self.scenario, self._liars = scenario, scenario.liars
         self.chance = Random(f"tertium simulation {scenario.seed} schedule")  # noqa: S311
         self.trace: list[tuple[Any, ...]] = []
         self.broken: list[str] = []
@@ -151,7 +152,8 @@ class World(Federation):
         self._hooks: dict[str, list[Callable[..., None]]] = {}
         self.changes = dict(machines or {})
         if scenario.hostile and scenario.lie:
-            self.changes[scenario.hostile] = lies_of(scenario.roles[scenario.hostile])[scenario.lie]
+            told = CONSPIRACIES if scenario.accomplice else lies_of(scenario.roles[scenario.hostile])
+            self.changes[scenario.hostile] = told[scenario.lie]
         self.changed_exchanges = dict(exchanges or {})
         super().__init__(
             tasks,
@@ -209,7 +211,7 @@ class World(Federation):
 
     def honest(self, *names: str) -> bool:
         """Whether none of these parties is hostile."""
-        return self.scenario.hostile not in names
+        return self._liars.isdisjoint(names)
 
     def note(self, what: str, *about: Any) -> None:
         """Write a line of the trace."""
@@ -302,7 +304,11 @@ class World(Federation):
             journal = FaultyJournal(None, party=name, role=role, signing=key, schedule=self.schedules[name])
             journal.wrote.append(lambda write, entries: self._wrote(name, write, entries))
             self.journals[name] = journal
-        machine = self.machines[name] = self._machine(name)
+        machine: Any = self._machine(name)
+        self.machines[name] = machine
+        if name == scenario.hostile and scenario.accomplice is not None:
+            chance = Random(f"tertium simulation {scenario.seed} conspiracy {self.lives.get(name, 0)}")  # noqa: S311
+            machine.conspire(self.identities[scenario.accomplice], chance)
         lanes = self.lanes[name] = SteppedLanes(
             name,
             self.network,

@@ -12,7 +12,7 @@ from ..crypto.identity import Identity
 from ..crypto.labels import Label
 from ..learning.task import Trainer
 from ..protocol.charter import Charter, Role
-from ..protocol.errors import GateShut, NotInCohort, SplitView, WrongOpenRound, WrongSender
+from ..protocol.errors import DisputedContribution, GateShut, NotInCohort, SplitView, WrongOpenRound, WrongSender
 from ..protocol.exchange import Exchange
 from ..protocol.journal import Journal
 from ..protocol.messages import (
@@ -149,12 +149,14 @@ class Witness(Recipient):
         current = self.asked if self.asked is not None and self.asked.open_round == close.open_round else None
         sent = self.find_sent(close.open_round)
         if sent is None:
+            answer = self.memory.answer
+            if current is None and (answer is None or answer.open_round != close.open_round):
+                # Of an attempt that long past nothing is kept: whoever could delay its release would frame the holder.
+                raise WrongOpenRound("speaks of a round this party took no part in, or long past", party=peer)
             if ours:
                 raise SplitView("closed with a contribution that was not sent", party=peer)
             if current is not None:
                 self.give_up(f"{peer} closed without us")
-            elif self.memory.answer is None or self.memory.answer.open_round != close.open_round:
-                raise WrongOpenRound("speaks of a round this party took no part in", party=peer)
             return
         if peer not in sent.kept.commitments:
             raise WrongSender("closes an attempt that does without it", party=peer)
@@ -167,6 +169,9 @@ class Witness(Recipient):
                 self.give_up(f"{peer} closed without us")
             return
         if not sent_it:
+            if peer != counting:
+                # What others count it knows from their signed lists alone, and cannot compare with what we sent.
+                raise DisputedContribution(f"closed with another contribution of ours to {counting}", party=peer)
             raise SplitView("closed with a contribution that was not sent", party=peer)
         self._take_close(peer, sent, close, statement_digest(CloseList, message.close))
         self.set_closed(peer, sent, close, now)

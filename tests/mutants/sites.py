@@ -68,6 +68,7 @@ CHECKS = frozenset(
         "open_mask_key",
         "require",
         "examine",
+        "examine_passed_on",
         "erase",
         "wipe",
     }

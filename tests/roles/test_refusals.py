@@ -1,5 +1,6 @@
 """A data owner that does not keep to the protocol is refused by name, and the honest ones go on to the exact sum."""
 
+import dataclasses
 import os
 from typing import Any
 
@@ -342,6 +343,19 @@ def test_a_party_outside_the_cohort_has_no_slot(make: Maker) -> None:
     assert set(run.run().values()) == {None}
     assert run.refused("third") == ["not-in-cohort"]
     assert outside not in run.statement(1).contributors
+
+
+def test_one_that_answers_an_earlier_question_is_late_and_no_stranger(make: Maker) -> None:
+    """The cohort may be another one by then, so that the holder's question does not name it."""
+    run = make(4, plan=make.plan(cohort=3, seed=1))
+    run.run(until=lambda: run.machines["third"].phase is Phase.COLLECTING and run.machines["third"]._intake)
+    intake = run.machines["third"]._intake
+    (outside,) = set(make.names[:4]) - set(intake.question.cohort)
+    context = dataclasses.replace(intake.context, open_round=bytes(32))
+    head = run.machines[outside].exchange.seal(Label.CONTRIBUTION, context, "third", intake.key.public, [b""]).head
+    run.machines[outside].send("third", Ready(head=head))
+    assert set(run.run().values()) == {None}
+    assert run.refused("third") == ["wrong-open-round"]
 
 
 def test_a_message_in_a_wrong_phase_names_role_phase_and_message(against: Any) -> None:

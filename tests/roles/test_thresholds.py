@@ -10,7 +10,15 @@ import pytest
 from tertium.protocol import limits
 from tertium.protocol.aborts import sign_abort
 from tertium.protocol.charter import Deadlines, Mode, SchemeName
-from tertium.protocol.errors import GateShut, IllegalMessage, WrongOpenRound, WrongPlan, WrongSender
+from tertium.protocol.errors import (
+    DisputedContribution,
+    GateShut,
+    IllegalMessage,
+    SplitView,
+    WrongOpenRound,
+    WrongPlan,
+    WrongSender,
+)
 from tertium.protocol.machine import Send
 from tertium.protocol.messages import (
     Aborted,
@@ -311,6 +319,21 @@ def test_a_data_owner_takes_a_close_list_from_who_signed_it(going_on: Still) -> 
         return Closed(close=at.by("first", CloseList(at.name, "third", (), (), ())))
 
     going_on.refuses(("alice", "third", passed_on, WrongSender))
+
+
+def test_who_closes_over_what_another_counts_is_not_accused_of_it(going_on: Still) -> None:
+    """What is counted elsewhere a secure worker knows from a list that it cannot check; its own count it knows."""
+
+    def over_another(holder: str) -> Callable[[Still], Closed]:
+        contributions = tuple(Contribution(name, bytes(32)) for name in ("alice", "bob", "carol"))
+        return lambda at: Closed(close=at.by(holder, CloseList(at.name, holder, contributions, (), ())))
+
+    sent = going_on.run.machines["alice"].find_sent(going_on.name).kept
+    others = [name for name in sent.commitments if name != sent.counting]
+    assert len(others) == 2
+    going_on.refuses(("alice", sent.counting, over_another(sent.counting), SplitView))
+    for holder in others:
+        going_on.refuses(("alice", holder, over_another(holder), DisputedContribution))
 
 
 @pytest.mark.parametrize(

@@ -272,7 +272,7 @@ def test_a_party_that_came_back_may_give_one_other_key(collecting: Still) -> Non
     a_list_signed_by_somebody_else=("alice", "bob", closes("third", "bob"), WrongSender),
     a_list_of_a_data_owners_own=("alice", "bob", closes("bob", "bob"), WrongRole),
     a_list_of_a_round_unknown=("alice", "third", closes("third", "third", ELSEWHERE, NAMES[1:]), WrongOpenRound),
-    a_list_of_a_round_unknown_with_us=("alice", "third", closes("third", "third", ELSEWHERE), SplitView),
+    a_list_of_a_round_unknown_with_us=("alice", "third", closes("third", "third", ELSEWHERE), WrongOpenRound),
     a_list_before_anything_was_asked=("judge", "third", closes("third", "third"), IllegalMessage),
     a_statement_of_a_round_unknown=(
         "alice",
@@ -346,6 +346,7 @@ def uploading(make_once: Maker, still: Any) -> Still:
     a_grant_of_what_was_not_announced=("bob", "third", grant(ELSEWHERE), IllegalMessage),
     a_grant_by_one_without_an_upload=("bob", "owner", grant(ELSEWHERE), IllegalMessage),
     a_list_of_what_was_not_sent=("bob", "third", closes("third", "third"), SplitView),
+    a_list_of_what_was_never_sealed=("dave", "third", closes("third", "third"), SplitView),
 )
 def test_a_data_owner_that_uploads_refuses(uploading: Still, case: Case) -> None:
     uploading.refuses(case)

@@ -44,6 +44,15 @@ TWO: dict[str, Any] = {"mode": Mode.ADDITIVE, "workers": WORKERS[:2]}
 THREE: dict[str, Any] = {"mode": Mode.ADDITIVE, "workers": WORKERS[:3]}
 SHAMIR: dict[str, Any] = {"mode": Mode.SHAMIR, "workers": WORKERS[:3]}
 REPLICATED: dict[str, Any] = {"mode": Mode.SHARED, "scheme": "replicated", "workers": WORKERS[:3]}
+CONSPIRED: dict[str, Any] = {
+    "mode": Mode.SHAMIR,
+    "workers": WORKERS,
+    "data_owners": NAMES[:5],
+    "hostile": "owner",
+    "accomplice": WORKERS[0],
+    "lie": "conspires",
+    "leaves": 200.0,
+}
 RESTARTED = (CrashPlan("third", "Send Receipted", 2, "after", "after its last words", 0.3),)
 
 
@@ -140,6 +149,9 @@ class Lax:
     def __init__(self, gate: Any, minimum: int) -> None:
         self._gate, self._least = gate, minimum
         self.entries = gate.entries
+
+    def bind(self, decision: Any) -> Any:
+        return ()
 
     def decide(self, question: Any, contributors: Any) -> Any:
         from tertium.secure_worker.gate import Decision
@@ -385,6 +397,10 @@ PLANTED: list[tuple[str, dict[str, Any]]] = [
     (
         "OneModelOneSet",
         {"machines": {"third": lax, "owner": with_method("_apply", applies_nothing)}, "rounds": 3, "cohort": 3},
+    ),
+    (
+        "OneModelOneSet",
+        {"machines": dict.fromkeys(WORKERS[1:], lax), "seed": 15, **CONSPIRED},
     ),
     ("SameQuestion", {"machines": {"owner": with_method("_propose", asks_something_else)}, "crashes": RESTARTED}),
     ("SameQuestion", {"machines": {"third": sends(without_receipts)}, "crashes": RESTARTED}),

@@ -1,5 +1,6 @@
 """The first 500 seeds, and the command that plays more of them."""
 
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -8,8 +9,9 @@ import pytest
 from tertium.crypto.sharing.registry import built_in
 from tertium.protocol.charter import Mode, Role
 from tertium.simulation import torture
+from tertium.simulation.conspiracy import CONSPIRACIES
 from tertium.simulation.lies import AMONG_SEVERAL, lies_of
-from tertium.simulation.scenario import FAMILIES, WORKERS, draw, kinds
+from tertium.simulation.scenario import CONSPIRACY, FAMILIES, WORKERS, draw, kinds
 from tertium.simulation.torture import Verdict, explain, main, replay_command, run
 
 SEEDS, SHARE = 500, 25
@@ -44,7 +46,8 @@ def test_in_every_mode_somebody_lies_and_every_lie_is_told() -> None:
     seen = {(each.mode, each.rules.scheme.name, len(each.workers), each.roles[each.hostile or ""]) for each in lying}
     assert seen == {(kind.mode, kind.scheme, kind.workers, role) for kind in kinds() for role in Role}
     told = {(each.roles[each.hostile or ""], each.lie) for each in lying if each.lie}
-    assert told == {(role, lie) for role in Role for lie in lies_of(role)}
+    conspiracies = {(Role.MODEL_OWNER, lie) for lie in CONSPIRACIES}
+    assert told == {(role, lie) for role in Role for lie in lies_of(role)} | conspiracies
     assert {each.hostile for each in lying} >= set(WORKERS)
     assert not any(each.lie in AMONG_SEVERAL[Role.SECURE_WORKER] for each in lying if len(each.workers) == 1)
 
@@ -63,7 +66,7 @@ def test_two_processes_play_what_one_does() -> None:
 def test_the_command_names_seed_invariant_scenario_and_replay(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def breaks_at_three(seed: int, folder: Path) -> Verdict:
+    def breaks_at_three(seed: int, folder: Path, family: str | None = None) -> Verdict:
         return Verdict(seed, ("ExactSum: one too many",) if seed == 3 else (), 1, 0, 10)
 
     monkeypatch.setattr(torture, "verdict", breaks_at_three)
@@ -74,6 +77,19 @@ def test_the_command_names_seed_invariant_scenario_and_replay(
     assert f"replay: {replay_command(3)}" in said
     assert "5 simulations" in said
     assert main(["--seeds", "0:3"]) == 0
+    assert main(["--seeds", "0:5", "--family", "full disk"]) == 1
+    said = capsys.readouterr().out
+    assert all(line in said for line in draw(3, "full disk").words())
+    assert f"replay: {replay_command(3, 'full disk')}" in said
+
+
+def test_one_family_alone_can_be_played(capsys: pytest.CaptureFixture[str]) -> None:
+    assert {draw(seed, "calm").family for seed in range(20)} == {"calm"}
+    words = shlex.split(replay_command(2, CONSPIRACY))
+    assert main(words[3:]) == 0
+    said = capsys.readouterr().out
+    assert "is its accomplice" in said
+    assert "owner ended: it has what it came for" in said
 
 
 def test_the_replay_command_plays_one_seed_with_all_that_happened(capsys: pytest.CaptureFixture[str]) -> None:
