@@ -47,6 +47,7 @@ class Label(enum.Enum):
     COMMITMENT = "tertium/1 commitment"
     KEY_ID = "tertium/1 key id"
     QUESTION = "tertium/1 question"
+    SHARE_LIST = "tertium/1 share list"
     CONTRIBUTOR_SET = "tertium/1 contributor set"
     VECTOR = "tertium/1 vector"
     LAYOUT = "tertium/1 layout"

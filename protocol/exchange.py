@@ -15,13 +15,13 @@ Checks of a head, numbered; each raises its own error. Nothing is decrypted or a
  8. session, round, attempt and OpenRound digest are the current ones, each with its own error
  9. the recipient is the one it is to be for: us, and then the wrapped key is for our key of this round
 10. the lengths are those the round fixes
-11. fields that mean nothing for this label are empty
+11. fields that mean nothing for this label are empty, and a contribution lists the commitments to its shares
 
 A mask's seed is an envelope without a body: the content key that its head wraps is the seed.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 import msgspec
@@ -97,6 +97,14 @@ class RoundContext:
     def of(cls, question: OpenRound, open_round: bytes) -> "RoundContext":
         """Return the context of `question`, whose signed bytes have the digest `open_round`."""
         return cls(question.charter, question.session, question.round, question.attempt, open_round)
+
+
+@dataclass(frozen=True)
+class Committed:
+    """A commitment to a body that is not sealed yet, with the salt that goes into both."""
+
+    commitment: bytes
+    salt: bytes = field(repr=False)
 
 
 def _binding(header: Header) -> tuple[bytes, ...]:
@@ -208,6 +216,19 @@ class Exchange:
         if Seats(charter).owner is not None:
             self._may_send |= {TO_AN_OWNER_THAT_HOLDS}
 
+    def commit(
+        self,
+        label: Label,
+        context: RoundContext,
+        recipient: str,
+        recipient_key: bytes,
+        sections: Sequence[Buffer],
+    ) -> Committed:
+        """Commit to what `seal` will be given: all shares of a contribution, before the first header lists them."""
+        salt = sealing.new_salt()
+        header = self.new_header(label, context, recipient, recipient_key, sections)
+        return Committed(sealing.commit(_binding(header), salt, sections), salt)
+
     def seal(
         self,
         label: Label,
@@ -218,17 +239,23 @@ class Exchange:
         *,
         contributors: int = 0,
         close: bytes | None = None,
+        committed: Committed | None = None,
+        shares: Sequence[bytes] | None = None,
     ) -> Outgoing:
         """Seal `sections` for one recipient's round key. Raises `WrongLabel` if it may not have them from us.
 
         The sections are read twice (to commit, then to seal) and must not change until the last record is sent.
+        `committed` is what `commit` made of the same arguments. `shares` are the commitments to all shares of a
+        contribution, in the order of `Seats.recipients`; without them it has this one alone.
         """
-        content_key, salt = sealing.new_content_key(), sealing.new_salt()
+        content_key = sealing.new_content_key()
         header = self.new_header(
             label, context, recipient, recipient_key, sections, contributors=contributors, close=close
         )
-        commitment = sealing.commit(_binding(header), salt, sections)
-        header = msgspec.structs.replace(header, commitment=commitment)
+        committed = committed or self.commit(label, context, recipient, recipient_key, sections)
+        commitment, salt = committed.commitment, committed.salt
+        listed = ((commitment,) if shares is None else tuple(shares)) if label is Label.CONTRIBUTION else ()
+        header = msgspec.structs.replace(header, commitment=commitment, shares=listed)
         head = self.seal_head(header, recipient_key, content_key)
         body_context = _body_context(header, head.subject)
         return Outgoing(
@@ -295,6 +322,8 @@ class Exchange:
         idle = header.first == 0 and (aggregate or (header.contributors == 0 and header.close is None))
         empty = header.commitment == bytes(limits.DIGEST)
         if not idle or header.broadcast is not (label is Label.MODEL) or empty is not (label is Label.MASK_SEED):  # 11
+            raise MalformedMessage("an envelope with fields that mean nothing for its label", party=sender)
+        if bool(header.shares) is not (label is Label.CONTRIBUTION):
             raise MalformedMessage("an envelope with fields that mean nothing for its label", party=sender)
         return header
 

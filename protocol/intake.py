@@ -22,9 +22,9 @@ from ..crypto.sealing import RoundKey, Staging, staging_bytes
 from ..crypto.sharing.base import Seed, Share, pieces
 from . import limits
 from .charter import Charter
-from .errors import AlreadyContributed, IllegalMessage, NotInCohort, Unsummable, WrongOpenRound
+from .errors import AlreadyContributed, IllegalMessage, NotInCohort, SplitView, Unsummable, WrongOpenRound
 from .exchange import Exchange, Incoming, RoundContext
-from .messages import Contribution, OpenRound, Receipt, SealedHead, Signed
+from .messages import Contribution, Header, OpenRound, Receipt, SealedHead, Signed, share_list
 from .seats import Seats
 from .statements import open_signed, sign
 from .vector import vector_bytes
@@ -127,17 +127,19 @@ class Intake:
 
         Raises:
             the named errors of `exchange.examine`, NotInCohort, AlreadyContributed; IllegalMessage, WrongOpenRound:
-            other receipts than this holder is to be shown.
+            other receipts than this holder is to be shown; SplitView: its header, or a receipt, contradicts the list
+            of all shares' commitments in its header.
         """
         if sender not in self.question.cohort:
             # To a question before this one, which did ask it, it is late and no lie: refused by that name.
             self._exchange.examine_passed_on(head, Label.CONTRIBUTION, self.context, sender, self._identity.name)
             raise NotInCohort("has no slot in this round", party=sender)
         sections = self._seats.share_bytes(self.question, sender, self._identity.name)
-        self._exchange.examine(head, Label.CONTRIBUTION, self.context, sender, self.key, sections)
+        header = self._exchange.examine(head, Label.CONTRIBUTION, self.context, sender, self.key, sections)
         if sender in self.declined:
             raise NotInCohort("has no slot in this round", party=sender)
-        self._check_receipts(sender, receipts)
+        self._check_shares(sender, header)
+        self._check_receipts(sender, header, receipts)
         done = self.added.get(sender)
         if done is not None:
             if done.subject == head.subject:
@@ -146,16 +148,31 @@ class Intake:
         self._waiting[sender] = head
         return None
 
-    def _check_receipts(self, sender: str, receipts: tuple[Signed, ...]) -> None:
-        """Hold receipts to what every other holder of this contribution has to have signed."""
+    def _check_shares(self, sender: str, header: Header) -> None:
+        """Hold the list of commitments to who gets a share, and our own share to its place in it."""
+        recipients = self._seats.recipients(self.question, sender)
+        if len(header.shares) != len(recipients):
+            raise SplitView("lists more or fewer shares than its contribution has", party=sender)
+        if header.shares[recipients.index(self._identity.name)] != header.commitment:
+            raise SplitView("sends a share other than the one its own header lists", party=sender)
+
+    def _check_receipts(self, sender: str, header: Header, receipts: tuple[Signed, ...]) -> None:
+        """Hold receipts to what every other holder of this contribution has to have signed.
+
+        Whom they contradict is the sender: an honest one takes no receipt that is not of what it sent.
+        """
         wanted = self._seats.before(self.question, sender) if self.counts(sender) else ()
         if tuple(receipt.signer for receipt in receipts) != wanted:
             raise IllegalMessage("announces a contribution without every other holder's receipt", party=sender)
-        for signed in receipts:
+        for signed, commitment in zip(receipts, header.shares, strict=False):
             receipt = open_signed(self._charter, signed, Receipt)
             said = (receipt.open_round, receipt.holder, receipt.contributor)
             if said != (self.open_round, signed.signer, sender):
                 raise WrongOpenRound("shows a receipt of something else", party=sender)
+            if receipt.commitment != commitment:
+                raise SplitView(f"sent {signed.signer} a share other than the one it lists here", party=sender)
+            if receipt.shares != share_list(header.shares):
+                raise SplitView(f"lists other shares here than it listed to {signed.signer}", party=sender)
 
     def next_upload(self) -> tuple[str, Incoming, bytes | None] | None:
         """Return an upload to start now: sender, envelope, and the subject of an earlier one it replaces.
@@ -207,6 +224,7 @@ class Intake:
             contributor=sender,
             header=incoming.subject,
             commitment=incoming.header.commitment,
+            shares=share_list(incoming.header.shares),
         )
 
     def give_receipt(self, sender: str, receipt: Receipt) -> Signed:

@@ -84,6 +84,8 @@ BANISHED = 10.0
 HPKE_PUBLIC_KEY = 1184 + 32
 WRAPPED_KEY = 1168
 HEADER_BYTES = 2 * KIB
+SHARES = 32
+"""Most shares of a contribution whose commitments a header lists; a scheme has 16 holders at most, and so many fit."""
 SIGNATURE = 64
 DIGEST = 32
 

@@ -7,6 +7,7 @@ connection they came on. What each role may receive when is in `rounds.py`; the 
 """
 
 import enum
+from collections.abc import Sequence
 from typing import Annotated, ClassVar
 
 import msgspec
@@ -172,6 +173,8 @@ class Receipt(Statement, frozen=True):
     contributor: Name
     header: Digest
     commitment: Digest
+    shares: Digest
+    """`share_list` of what the header listed, so that who counts the contribution sees that all saw one list."""
 
 
 class Contribution(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_like=True):
@@ -298,6 +301,13 @@ class Header(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How many contributions an aggregate sums."""
     close: Digest | None = None
     """Digest of the signed Close list an aggregate sums."""
+    shares: Annotated[tuple[Digest, ...], Meta(max_length=limits.SHARES)] = ()
+    """Commitments to all shares of a contribution, in the order in which holders get them."""
+
+
+def share_list(shares: Sequence[bytes]) -> bytes:
+    """Return the digest of a header's list of commitments: the same in every header of one contribution."""
+    return digest(Label.SHARE_LIST, *shares)
 
 
 class SealedHead(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_like=True):

@@ -103,6 +103,10 @@ class Seats:
         out = {counting, *(set(self.workers) - set(question.present))}
         return tuple(name for name in dict.fromkeys((*self.holders, *self.workers)) if name not in out)
 
+    def recipients(self, question: OpenRound, contributor: str) -> tuple[str, ...]:
+        """Return everybody who gets a share of it, in that order: the one that counts it is the last."""
+        return (*self.before(question, contributor), self.counting(question, contributor))
+
     def share_bytes(self, question: OpenRound, contributor: str, holder: str) -> list[int]:
         """Return how long each section of a share is; none for an empty share."""
         index = self.index(holder)

@@ -17,8 +17,10 @@ An upload (`Ready`), after the numbered steps of `exchange.examine`, which come 
  1. from a data owner
  2. while the round collects
  3. from one the cohort names, that has not declined
- 4. with the receipt of every other holder, if this secure worker counts it (`seats.counting`), and else with none
- 5. that has no receipt yet
+ 4. whose header lists one commitment a recipient of a share of it (`seats.recipients`), and its own at our place
+ 5. with the receipt of every other holder, if this secure worker counts it (`seats.counting`), and else with none
+ 6. each of the commitment that the header lists for that holder, and of that very list
+ 7. that has no receipt yet
 The body's bytes then come in under a ticket (the lanes), credit (`transfers`), and are added only after the whole body
 and its commitment are authentic (`sealing.BodyOpener`).
 """

@@ -48,6 +48,7 @@ from ..protocol.messages import (
     RequestCosignature,
     RoundRecord,
     Signed,
+    share_list,
 )
 from ..protocol.progress import RoundClosed, Said, TrainedLocally
 from ..protocol.rounds import Phase, Step
@@ -74,6 +75,8 @@ class _Upload:
     outgoing: Outgoing
     counting: bool
     """Whether this holder counts the contribution: its share goes last, with the others' receipts."""
+    listed: bytes
+    """`share_list` of the shares this one was sealed with."""
     grant: Grant | None = None
     receipted: bool = False
     retry_at: float | None = None
@@ -232,10 +235,20 @@ class DataOwner(AnsweringOwner):
         dealt = seats.scheme.dealer(question.plan, question.words).split(vector.words, turn)
         shares = dict(zip(seats.holders, dealt, strict=True))
         keys, counting = {self.owner: question.owner_key, **asked.holder_keys}, seats.counting(question, self.name)
-        for holder in (*seats.before(question, self.name), counting):
-            sections = share_sections(shares[holder]) if holder in shares else []
-            outgoing = self.exchange.seal(Label.CONTRIBUTION, asked.context, holder, keys[holder], sections)
-            self._uploads[holder] = _Upload(holder, outgoing, holder == counting)
+        exchange, label, context = self.exchange, Label.CONTRIBUTION, asked.context
+        parts = {
+            holder: share_sections(shares[holder]) if holder in shares else []
+            for holder in seats.recipients(question, self.name)
+        }
+        committed = {
+            holder: exchange.commit(label, context, holder, keys[holder], part) for holder, part in parts.items()
+        }
+        listed = [each.commitment for each in committed.values()]
+        for holder, part in parts.items():
+            outgoing = exchange.seal(
+                label, context, holder, keys[holder], part, committed=committed[holder], shares=listed
+            )
+            self._uploads[holder] = _Upload(holder, outgoing, holder == counting, share_list(listed))
         self._remember_sent(asked, vector)
         self.move(Step.TRAINED)
         self._announce_those_due()
@@ -332,6 +345,9 @@ class DataOwner(AnsweringOwner):
         # One that was sealed before a restart may be the one that is in the total; its header is not remembered.
         earlier = receipt.commitment != current[1] and receipt.commitment in sent.kept.commitments[peer]
         if not earlier and (receipt.header, receipt.commitment) != current:
+            raise WrongOpenRound("receipts something else than was sent", party=peer)
+        # Sealed before a restart it was the only share: with several holders, this party would have declined.
+        if receipt.shares != (share_list([receipt.commitment]) if earlier else upload.listed):
             raise WrongOpenRound("receipts something else than was sent", party=peer)
         sent.kept = msgspec.structs.replace(sent.kept, receipts={**sent.kept.receipts, peer: message.receipt})
         self.memory.take_receipt(sent.kept)

@@ -184,7 +184,8 @@ def test_every_bit_of_a_commitment_is_refused_though_the_key_fits(desk: Desk) ->
     content_key, salt = sealing.new_content_key(), sealing.new_salt()
     header = alice.new_header(Label.CONTRIBUTION, desk.context, "third", desk.key.public, [WORDS])
     for commitment in flips(bytes(32)):
-        head = alice.seal_head(msgspec.structs.replace(header, commitment=commitment), desk.key.public, content_key)
+        said = msgspec.structs.replace(header, commitment=commitment, shares=(commitment,))
+        head = alice.seal_head(said, desk.key.public, content_key)
         records = list(sealing.seal_records(content_key, head.subject, salt, [WORDS], 2**20))
         with pytest.raises(CommitmentMismatch):
             desk.receive(head, records)

@@ -12,6 +12,7 @@ from tertium.crypto.errors import BadBody, BadSignature, BadWrappedKey, Commitme
 from tertium.crypto.identity import Identity
 from tertium.crypto.labels import Label, frame
 from tertium.crypto.sealing import RoundKey
+from tertium.protocol import limits
 from tertium.protocol.codec import decode_as, encode
 from tertium.protocol.errors import (
     MalformedMessage,
@@ -201,6 +202,51 @@ def test_check_11_a_commitment_stands_where_there_is_a_body(world: World) -> Non
         world.exchanges["bob"].open_seed(SealedHead(header, head.wrapped_key, signature), world.context, "alice", key)
 
 
+def test_check_11_a_contribution_lists_its_shares_and_nothing_else_does(world: World) -> None:
+    with pytest.raises(MalformedMessage):
+        world.examine(world.resigned(world.seal(), shares=()))
+    key = RoundKey()
+    body = world.exchanges["third"].seal(Label.AGGREGATE, world.context, "owner", key.public, [b"sum"])
+    owner, said = world.exchanges["owner"], decode_as(Header, body.head.header)
+    assert owner.examine(body.head, Label.AGGREGATE, world.context, "third", key, [3]).shares == ()
+    head = world.exchanges["third"].seal_head(msgspec.structs.replace(said, shares=(OTHER,)), key.public, OTHER)
+    with pytest.raises(MalformedMessage):
+        owner.examine(head, Label.AGGREGATE, world.context, "third", key, [3])
+
+
+def test_the_longest_list_of_shares_fits_a_header(world: World) -> None:
+    """With the longest names and the largest numbers beside it; one more is refused by its length alone."""
+    long, most = "n" * limits.NAME_LENGTH, 2**53
+    header = msgspec.structs.replace(
+        decode_as(Header, world.seal().head.header),
+        sender=long,
+        recipient=long,
+        round=most,
+        attempt=most,
+        sections=(limits.MODEL_BYTES,) * 4,
+        first=most,
+        contributors=most,
+        close=OTHER,
+        shares=(OTHER,) * limits.SHARES,
+    )
+    assert len(encode(header)) <= limits.HEADER_BYTES
+    assert decode_as(Header, encode(header)) == header
+    with pytest.raises(MalformedMessage):
+        decode_as(Header, encode(msgspec.structs.replace(header, shares=(OTHER,) * (limits.SHARES + 1))))
+
+
+def test_a_commitment_made_ahead_is_the_one_of_the_body(world: World) -> None:
+    payload, to = world.payload(), ("third", world.third_key.public)
+    exchange, other = world.exchanges["alice"], os.urandom(32)
+    ahead = exchange.commit(Label.CONTRIBUTION, world.context, *to, [payload])
+    listed = (other, ahead.commitment)
+    sealed = exchange.seal(Label.CONTRIBUTION, world.context, *to, [payload], committed=ahead, shares=listed)
+    header = world.examine(sealed.head)
+    assert (header.commitment, header.shares) == (ahead.commitment, listed)
+    assert received(world, sealed) == [payload]
+    assert repr(ahead.salt) not in repr(ahead)
+
+
 def test_the_checks_come_in_their_order(world: World) -> None:
     """A head with everything wrong is refused by the lowest number; each one put right uncovers the next."""
     right = decode_as(Header, world.seal().head.header)
@@ -346,7 +392,8 @@ def test_another_body_under_the_known_content_key_does_not_match_the_commitment(
     header = exchange.new_header(Label.CONTRIBUTION, world.context, "third", world.third_key.public, [honest])
     from tertium.protocol.exchange import _binding
 
-    header = msgspec.structs.replace(header, commitment=sealing.commit(_binding(header), salt, [honest]))
+    commitment = sealing.commit(_binding(header), salt, [honest])
+    header = msgspec.structs.replace(header, commitment=commitment, shares=(commitment,))
     head = exchange.seal_head(header, world.third_key.public, content_key)
     for payload, matches in ((honest, True), (other, False)):
         records = list(sealing.seal_records(content_key, head.subject, salt, [payload], 2**20))

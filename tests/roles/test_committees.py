@@ -368,8 +368,9 @@ def receipts(at: Still, *, by: str | None = None, **changes: Any) -> tuple[Signe
     bob = run.machines["bob"]
     holders = bob._seats.before(at.asking.question, "bob")
     for name in holders:
-        upload = bob._uploads[name].outgoing
-        receipt = Receipt(at.name, name, "bob", upload.subject, upload.commitment)
+        upload = bob._uploads[name]
+        sent = upload.outgoing
+        receipt = Receipt(at.name, name, "bob", sent.subject, sent.commitment, upload.listed)
         if name == holders[-1]:
             made.append(at.by(by or name, msgspec.structs.replace(receipt, **changes)))
         else:
@@ -397,6 +398,8 @@ def forged(at: Still) -> tuple[Signed, ...]:
         (lambda at: receipts(at, contributor="carol"), WrongOpenRound),
         (lambda at: receipts(at, open_round=ELSEWHERE), WrongOpenRound),
         (lambda at: receipts(at, holder="alice"), WrongOpenRound),
+        (lambda at: receipts(at, commitment=ELSEWHERE), SplitView),
+        (lambda at: receipts(at, shares=ELSEWHERE), SplitView),
         (forged, BadSignature),
     ],
     ids=[
@@ -407,6 +410,8 @@ def forged(at: Still) -> tuple[Signed, ...]:
         "of another",
         "of another round",
         "in anothers name",
+        "of another share",
+        "of another list",
         "forged",
     ],
 )

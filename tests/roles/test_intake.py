@@ -10,7 +10,7 @@ from tertium.crypto.sharing.wire import share_sections
 from tertium.protocol import limits
 from tertium.protocol.charter import Mode, SchemeName
 from tertium.protocol.errors import AlreadyContributed, IllegalMessage, Unsummable, WrongOpenRound, WrongSender
-from tertium.protocol.exchange import Outgoing
+from tertium.protocol.exchange import Committed, Outgoing
 from tertium.protocol.intake import Intake
 from tertium.protocol.messages import Receipt
 from tertium.protocol.statements import sign
@@ -33,6 +33,8 @@ class Desk:
         self.run.run(until=lambda: all(self.at(name) is not None for name in workers))
         self.question = self.at(workers[0]).question
         self.seats = self.run.machines[workers[0]]._seats
+        self.committed: dict[str, dict[str, Committed]] = {}
+        """What each sender's headers list, by holder: of the last vector it has split."""
 
     def at(self, holder: str) -> Intake:
         found: Intake = self.run.machines[holder]._intake
@@ -44,15 +46,25 @@ class Desk:
         secret = np.full(question.words, value, question.plan.dtype)
         dealer = seats.scheme.dealer(question.plan, question.words)
         shares = dealer.split(secret, seats.turn(question, sender))
-        return {
+        sections = {
             name: [bytes(part) for part in share_sections(share)]
             for name, share in zip(seats.holders, shares, strict=True)
         }
+        commit, label = self.run.machines[sender].exchange.commit, Label.CONTRIBUTION
+        self.committed[sender] = {
+            name: commit(label, self.at(name).context, name, self.at(name).key.public, sections.get(name, []))
+            for name in seats.recipients(question, sender)
+        }
+        return sections
 
     def seal(self, sender: str, holder: str, sections: list[Any]) -> Outgoing:
         room = self.at(holder)
         exchange = self.run.machines[sender].exchange
-        return exchange.seal(Label.CONTRIBUTION, room.context, holder, room.key.public, sections)
+        ours, label = self.committed[sender], Label.CONTRIBUTION
+        listed = [each.commitment for each in ours.values()]
+        return exchange.seal(
+            label, room.context, holder, room.key.public, sections, committed=ours[holder], shares=listed
+        )
 
     def upload(self, sender: str, holder: str, sections: list[Any], receipts: tuple[Any, ...] = ()) -> Any:
         """Send a share through announcement, records and receipt; returns the receipt."""
@@ -270,7 +282,7 @@ def test_a_receipt_of_something_else_counts_for_nothing(additive: Desk, change: 
     for name in before:
         said = {"open_round": additive.at(name).open_round, "holder": name, "contributor": "alice"}
         said[change] = {"contributor": "bob", "open_round": bytes(32), "holder": last}[change]
-        receipt = Receipt(**said, header=bytes(32), commitment=bytes(32))
+        receipt = Receipt(**said, header=bytes(32), commitment=bytes(32), shares=bytes(32))
         receipts.append(sign(additive.run.identities[name], receipt))
     with pytest.raises((WrongOpenRound, WrongSender)):
         additive.at(last).admit("alice", additive.seal("alice", last, sections[last]).head, tuple(receipts))

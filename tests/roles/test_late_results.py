@@ -27,6 +27,7 @@ from tertium.protocol.messages import (
     Receipted,
     Refusal,
     RequestCosignature,
+    share_list,
 )
 from tertium.protocol.rounds import Phase
 from tertium.protocol.site import LocalLimits
@@ -307,6 +308,7 @@ def test_a_receipt_of_the_attempt_before_is_not_one_of_this(make: Maker, still: 
         contributor="bob",
         header=ELSEWHERE,
         commitment=kept.commitments["third"][0],
+        shares=share_list(kept.commitments["third"]),
     )
     still(run).refuses(("bob", "third", lambda at: Receipted(receipt=at.by("third", receipt)), WrongOpenRound))
 
@@ -321,6 +323,7 @@ def test_a_receipt_is_signed_by_the_holder_it_came_from(make: Maker, still: Any)
         contributor="bob",
         header=upload.outgoing.subject,
         commitment=upload.outgoing.commitment,
+        shares=upload.listed,
     )
     still(run).refuses(("bob", "owner", lambda at: Receipted(receipt=at.by("third", receipt)), WrongSender))
 

@@ -411,7 +411,8 @@ def test_many_heads_are_one_upload_in_flight(against: Any) -> None:
                 for _ in range(6):
                     key = asked.holder_keys[peer]
                     good = self.exchange.seal(Label.CONTRIBUTION, asked.context, peer, key, [bytes(size)]).head
-                    header = msgspec.structs.replace(decode_as(Header, good.header), commitment=os.urandom(32))
+                    other = os.urandom(32)
+                    header = msgspec.structs.replace(decode_as(Header, good.header), commitment=other, shares=(other,))
                     bad = self.exchange.seal_head(header, RoundKey().public, os.urandom(32))
                     super().send(peer, Ready(head=good))
                     super().send(peer, Ready(head=bad))

@@ -103,8 +103,8 @@ def test_another_body_under_the_same_head_does_not_match_the_commitment(against:
     class Knows(Exchange):
         def seal(self, label: Any, context: Any, recipient: str, key: bytes, sections: Any, **more: Any) -> Outgoing:
             content_key = sealing.new_content_key()
-            header = self.new_header(label, context, recipient, key, sections, **more)
-            header = msgspec.structs.replace(header, commitment=os.urandom(32))
+            header, other = self.new_header(label, context, recipient, key, sections), os.urandom(32)
+            header = msgspec.structs.replace(header, commitment=other, shares=(other,))
             head = self.seal_head(header, key, content_key)
             return Outgoing(
                 head,

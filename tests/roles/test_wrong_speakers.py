@@ -127,13 +127,15 @@ def states(signer: str, **changes: Any) -> Callable[[Still], RequestCosignature]
 
 def receipts(signer: str, **changes: Any) -> Callable[[Still], Receipted]:
     def made(at: Still) -> Receipted:
-        outgoing = at.run.machines["bob"]._uploads["third"].outgoing
+        upload = at.run.machines["bob"]._uploads["third"]
+        outgoing = upload.outgoing
         receipt = Receipt(
             open_round=at.name,
             holder="third",
             contributor="bob",
             header=outgoing.subject,
             commitment=outgoing.commitment,
+            shares=upload.listed,
         )
         return Receipted(receipt=at.by(signer, msgspec.structs.replace(receipt, **changes)))
 
@@ -343,6 +345,7 @@ def uploading(make_once: Maker, still: Any) -> Still:
     a_receipt_of_another_round=("bob", "third", receipts("third", open_round=ELSEWHERE), WrongOpenRound),
     a_receipt_of_another_head=("bob", "third", receipts("third", header=ELSEWHERE), WrongOpenRound),
     a_receipt_of_another_commitment=("bob", "third", receipts("third", commitment=ELSEWHERE), WrongOpenRound),
+    a_receipt_of_another_list=("bob", "third", receipts("third", shares=ELSEWHERE), WrongOpenRound),
     a_grant_of_what_was_not_announced=("bob", "third", grant(ELSEWHERE), IllegalMessage),
     a_grant_by_one_without_an_upload=("bob", "owner", grant(ELSEWHERE), IllegalMessage),
     a_list_of_what_was_not_sent=("bob", "third", closes("third", "third"), SplitView),

@@ -442,7 +442,8 @@ class Attacker(Known):
         if asked is None:
             return None
         subject, commitment = self.announced.get(asked[2], {}).get(target, (bytes(32), bytes(32)))
-        return Receipted(receipt=self._signed(THIRD, Receipt(asked[2], THIRD, target, subject, commitment)))
+        said = Receipt(asked[2], THIRD, target, subject, commitment, digest(Label.SHARE_LIST, commitment))
+        return Receipted(receipt=self._signed(THIRD, said))
 
     def _listed(self) -> Listed | None:
         """Say what was counted, as one of several secure workers would: this federation has one."""

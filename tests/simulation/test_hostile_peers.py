@@ -102,7 +102,7 @@ def _signed(message: Message) -> Any:
 @pytest.mark.parametrize("liar", ["alice", "owner", "third"])
 def test_a_hostile_party_is_refused_by_many_names(play: Any, liar: str) -> None:
     codes: set[str] = set()
-    for seed in range(4):
+    for seed in range(8):
         world = play(seed=seed, hostile=liar)
         assert world.broken == []
         codes |= {entry[3] for entry in world.trace if entry[1] == "refuses"}

@@ -300,10 +300,10 @@ def also_deals(which: int, to: int) -> Callable[..., Any]:
         holders, seal = self._seats.holders, self.exchange.seal
         keys = {"owner": asked.question.owner_key, **asked.holder_keys}
 
-        def twice(label: Any, context: Any, holder: str, key: bytes, sections: Any) -> Any:
+        def twice(label: Any, context: Any, holder: str, key: bytes, sections: Any, **more: Any) -> Any:
             if holder == holders[which]:
                 seal(label, context, holders[to], keys[holders[to]], sections)
-            return seal(label, context, holder, key, sections)
+            return seal(label, context, holder, key, sections, **more)
 
         with mock.patch.object(self.exchange, "seal", twice):
             old(self, asked, vector)
