@@ -227,6 +227,22 @@ def test_a_contributor_that_answers_for_another_vector_fails_the_sum(make: Maker
     assert not run.released
 
 
+def test_a_sum_of_lies_that_add_up_is_verified_and_not_applied(make: Maker) -> None:
+    class Poisons(DataOwner):
+        def _seal(self, asked: Any, vector: Any) -> None:
+            plan = asked.question.plan
+            vector.words[0] = (plan.honest_sum(plan.values) + plan.largest_sum) // 2
+            super()._seal(asked, vector)
+
+    run = in_mode(make, "trusted", machines={"bob": Poisons})
+    before = run.model.to_bytes()
+    run.run()
+    assert "the aggregate of round 1 could not be applied" in str(run.errors["owner"])
+    assert run.model.to_bytes() == before
+    assert not run.said("owner", RoundDone)
+    assert [each.state for each in run.said("alice", SumChecked)] == ["verified"]
+
+
 def test_two_that_contradict_each_other_and_a_silent_contributor_name_nobody(make: Maker) -> None:
     class Silent(DataOwner):
         def _offer_mask_key(self) -> None:
