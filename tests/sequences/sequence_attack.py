@@ -154,7 +154,7 @@ class Attacker(Known):
         if kind in ENDS and chance.random() < (0.95 if tried(kind) else 0.4):
             return None
         peer = self._peer(kind, target)
-        if kind in self.seen and chance.random() < 0.18:
+        if kind in self.seen and chance.random() < 0.22:
             source, _, again = chance.choice(self.seen[kind])
             return source if chance.random() < 0.8 and source != target else peer, again
         try:

@@ -118,7 +118,7 @@ class Run:
                 world.restart(THIRD)
             if chance.random() < TICKS:
                 world.tick(chance.choice(_NAMES))
-        for step in range(1, 1 + chance.choice((3, 3, 3, 3, 4, 4, 4, 5, 6, 8, 12))):
+        for step in range(1, 1 + chance.choice((3, 3, 4, 4, 4, 4, 5, 5, 6, 8, 12))):
             chance.seed(base + step)
             self.outcome.at = (number, step)
             if (number, step) not in self._skipped:

@@ -41,7 +41,8 @@ def test_a_failure_is_cut_down_to_what_brings_it_about() -> None:
     changes = next(mutant.changes for mutant in MUTANTS if mutant.says == "raises KeyError")
     # The soonest: honest steps depend on all that was before, and a long way there has more that matters.
     played = [Run(number, changes).play() for number in range(20)]
-    number = min((each for each in played if each.broken), key=lambda each: each.at).run
+    # At step 0 it was an honest step that brought it about.
+    number = min((each for each in played if each.broken and each.at[1]), key=lambda each: each.at).run
     best, steps = cut_down(number, changes)
     assert best.broken is not None
     assert "raises KeyError" in best.broken
