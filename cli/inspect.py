@@ -46,6 +46,7 @@ from ..protocol.messages import (
     Signed,
     Statement,
 )
+from ..protocol.seats import Seats
 from ..protocol.site import load_site
 from ..protocol.statements import open_signed
 from ..protocol.verification import check_outcome, read_answers
@@ -154,7 +155,7 @@ def _checked(message: Checked, charter: Charter) -> str:
         if check.challenge is not None:
             owner = charter.model_owner.name
             values = read_answers(charter, check.open_round, check.challenge, names, message.answers, shown_by=owner)
-        check_outcome(charter, names, check, values)
+        check_outcome(charter, names, Seats(charter).holders, check, values)
     except TertiumError as error:
         return f"NOT verified: {error}"
     silent = f", silent: {', '.join(check.silent)}" if check.silent else ""

@@ -48,6 +48,14 @@ class Applied:
     """Digest of the model after it."""
 
 
+@dataclass(frozen=True)
+class Outcome:
+    """What came of checking a sum, and how everybody was told."""
+
+    check: SumCheck
+    message: Checked
+
+
 @dataclass
 class Asking:
     """A round, or an evaluation, that is being asked."""
@@ -96,10 +104,13 @@ class Asking:
     """Where we are a holder: the shares of the closed set."""
     verification: Verification | None = None
     """The check of the sum, from the closed set to its outcome."""
-    check: Checked | None = None
-    """What came of it, as everybody was told."""
-    checked: SumCheck | None = None
+    outcome: Outcome | None = None
     applied: Applied | None = None
+
+    @property
+    def signed_check(self) -> Signed | None:
+        """What came of checking the sum, signed, as journals keep it."""
+        return None if self.outcome is None else self.outcome.message.check
 
     # --- before the set is closed
 

@@ -22,7 +22,7 @@ from ..crypto.ring import Words
 from ..crypto.sealing import RoundKey
 from ..protocol import limits
 from ..protocol.charter import Role
-from ..protocol.check_messages import Answered, MaskSeeds, OfferMaskKey, SumCheck
+from ..protocol.check_messages import Answered, MaskSeeds, OfferMaskKey
 from ..protocol.codec import encode
 from ..protocol.errors import IllegalMessage, SiteFileError, TooLate
 from ..protocol.exchange import Incoming, RoundContext
@@ -64,7 +64,7 @@ from ..protocol.progress import RoundClosed, RoundDone, RoundOpened, Said, Score
 from ..protocol.rounds import Phase, Step
 from ..protocol.statements import sign, statement_digest
 from ..protocol.vector import decode_vector
-from .asking import Applied, Asking
+from .asking import Applied, Asking, Outcome
 from .questions import draw_cohort, new_question, next_attempt
 from .verifying import VerifyingOwner, sum_tag
 
@@ -319,7 +319,7 @@ class ModelOwner(VerifyingOwner):
         self.move(Step.AGGREGATE_OPENED)
         for holder, signed in asking.statements.items():
             self._cosign(holder, signed)
-        self._verify(asking, now)
+        self._verify(now)
 
     def _apply_sum(self, asking: Asking, total: Words, now: float) -> None:
         self.effect(Work(asking.name.hex(), lambda: self._take_step(asking, total)))
@@ -327,8 +327,8 @@ class ModelOwner(VerifyingOwner):
     def _take_step(self, asking: Asking, total: Words) -> Applied:
         """Run on the work thread: keep what came of the check, then do with the sum what the plan says."""
         question = asking.question
-        if asking.check is not None:
-            self._store.check(question.round, asking.name, encode(asking.check))
+        if asking.outcome is not None:
+            self._store.check(question.round, asking.name, encode(asking.outcome.message))
         scored = self._plan.evaluates_after(question.round - 1)
         return self._apply(question, total, len(asking.contributors), scored=scored)
 
@@ -345,7 +345,7 @@ class ModelOwner(VerifyingOwner):
         """Note that the step was taken, or that it could not be."""
         asking = self._asking
         if asking is not None and tag == sum_tag(asking) and self.phase is Phase.VERIFYING:
-            self._summed(asking, result, now)
+            self._summed(result, now)
             return
         if asking is None or tag != asking.name.hex() or self.phase is not Phase.APPLYING:
             return
@@ -356,7 +356,7 @@ class ModelOwner(VerifyingOwner):
             self._fail(Cause.LOCAL, f"the aggregate of round {asking.question.round} could not be applied: {result}")
             return
         self._round, self._reopened, self._why = asking.question.round, False, ""
-        self._memory.take_step(self._reached(result.model), None if asking.check is None else asking.check.check)
+        self._memory.take_step(self._reached(result.model), asking.signed_check)
         asking.applied = result
         self._unscored = self._plan.evaluates_after(self._round - 1)
         self.move(Step.APPLIED)
@@ -393,7 +393,7 @@ class ModelOwner(VerifyingOwner):
         absent = {name for record in asking.records.values() for name in record.absent}
         absent |= set(question.present) - set(asking.records)
         took, cosigners = now - asking.begun, tuple(sorted(absent))
-        self.tell(RoundDone(self._round, applied.contributors, applied.metrics, took, cosigners, *_of(asking.checked)))
+        self.tell(RoundDone(self._round, applied.contributors, applied.metrics, took, cosigners, *_of(asking.outcome)))
         if applied.score is not None:
             score = applied.score
             self.tell(Scored(self._round, self.name, score.examples, score.loss, score.accuracy, tuple(score.shares)))
@@ -422,5 +422,5 @@ class ModelOwner(VerifyingOwner):
         self._next(now)
 
 
-def _of(check: SumCheck | None) -> tuple[str, tuple[str, ...]]:
-    return ("", ()) if check is None else (check.state.value, check.silent)
+def _of(outcome: Outcome | None) -> tuple[str, tuple[str, ...]]:
+    return ("", ()) if outcome is None else (outcome.check.state.value, outcome.check.silent)

@@ -16,6 +16,7 @@ from ..crypto.sealing import RoundKey
 from ..learning.task import GlobalModel
 from ..protocol import limits
 from ..protocol.charter import Charter, Role
+from ..protocol.check_messages import MaskKey
 from ..protocol.errors import TooLate, WrongRound, WrongSender, WrongSession
 from ..protocol.exchange import Exchange
 from ..protocol.intake import Buffers
@@ -106,7 +107,7 @@ class OwnerSession(MissingHolders):
         self._pending: tuple[OpenRound, Signed, RoundKey] | None = None
         """The question an earlier process had open."""
         self._buffers = Buffers()
-        self._mask_keys: dict[str, Signed] = {}
+        self._mask_keys: dict[str, tuple[Signed, MaskKey]] = {}
         """By data owner: the last key for masks it offered, which may come before the set is closed here."""
         self._unscored = False
         self._waiting_until: float | None = None
@@ -362,8 +363,7 @@ class OwnerSession(MissingHolders):
                 about=about,
             )
             signed = sign(self.identity, abort)
-            check = self._asking.check if self._asking is not None else None
-            self._memory.end_session(signed, None if check is None else check.check)
+            self._memory.end_session(signed, None if self._asking is None else self._asking.signed_check)
             self._tell_all(Aborted(abort=signed))
         self._drop_asking()
         self.finish(text)

@@ -8,7 +8,7 @@ before it (`verification.py`) runs while the totals are fetched, so that a round
 from abc import abstractmethod
 from collections.abc import Mapping
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 from ..crypto import ring
 from ..crypto.errors import ImplausibleSum, Misbehaviour
@@ -20,15 +20,17 @@ from ..protocol.check_messages import Answered, Checked, MaskSeeds, OfferMaskKey
 from ..protocol.codec import encode
 from ..protocol.errors import TooLate, WrongSender
 from ..protocol.machine import Work
-from ..protocol.messages import Cause, OpenRound, Signed
+from ..protocol.messages import Cause, OpenRound
 from ..protocol.progress import Said
-from ..protocol.rounds import Phase, Step
+from ..protocol.rounds import Step
 from ..protocol.seats import Seats
 from ..protocol.statements import sign
 from ..protocol.verification import open_mask_key
-from .asking import Asking
+from .asking import Asking, Outcome
 from .session import OwnerSession
 from .verification import Outbox, Summed, Verification
+
+_NAMED: Final = 8
 
 
 class VerifyingOwner(OwnerSession):
@@ -42,79 +44,71 @@ class VerifyingOwner(OwnerSession):
 
     def _begin_verification(self, asking: Asking, now: float) -> None:
         """Begin the check of the set that has closed, with the keys that have come already."""
-        asking.verification = Verification(self.charter, asking.name, asking.contributors)
-        lost = {name: since for name, (since, _) in self._lost.items()}
-        asking.verification.gone = {name: lost[name] for name in asking.contributors if name in lost}
-        for signed in self._mask_keys.values():
-            self._take_mask_key(signed, asking.verification)
-        self._verify_on(now)
+        verification = asking.verification = Verification(self.charter, asking.name, asking.contributors)
+        verification.gone = {name: self._lost[name][0] for name in asking.contributors if name in self._lost}
+        for signed, said in self._mask_keys.values():
+            try:
+                verification.take_key(signed, said)
+            except Misbehaviour as error:
+                # It came when nobody could know yet what it is for, so there is no message left to refuse.
+                self.tell(Said(text=f"a key for masks is not used: {error}", warning=True))
+        self._verify_on(asking, verification, now)
 
     def _on_offer_mask_key(self, peer: str, message: OfferMaskKey, now: float) -> None:
         said = open_mask_key(self.charter, message.key)
         if message.key.signer != peer:
             raise WrongSender("passes on somebody else's key", party=peer)
-        verification = self._verification
-        again: Outbox = []
-        if verification is not None and verification.open_round == said.open_round:
-            again = verification.again(peer) if peer in verification.keys else []
-            verification.take_key(message.key, said)
-        # It may come before we know that the set is closed; the last one of each is kept until then.
-        self._mask_keys[peer] = message.key
-        self._verify_on(now, again)
-
-    def _take_mask_key(self, signed: Signed, verification: Verification) -> None:
-        """Take a key that came before the set was known."""
-        try:
-            verification.take_key(signed, open_mask_key(self.charter, signed))
-        except Misbehaviour as error:
-            self.tell(Said(text=f"a key for masks is not used: {error}", warning=True))
+        if self._checking is None:
+            # It may come before we know that the set is closed; the last one of each is kept until then.
+            self._mask_keys[peer] = message.key, said
+            return
+        asking, verification = self._checking
+        again = verification.again(peer) if peer in verification.keys else []
+        verification.take_key(message.key, said)
+        self._verify_on(asking, verification, now, again)
 
     def _on_mask_seeds(self, peer: str, message: MaskSeeds, now: float) -> None:
-        self._open_verification(peer).take_seeds(peer, message.heads)
-        self._verify_on(now)
+        asking, verification = self._open_verification(peer)
+        verification.take_seeds(peer, message.heads)
+        self._verify_on(asking, verification, now)
 
     def _on_answered(self, peer: str, message: Answered, now: float) -> None:
-        self._open_verification(peer).take_answer(peer, message.fingerprint)
-        self._verify_on(now)
-
-    def _open_verification(self, peer: str) -> Verification:
-        verification = self._verification
-        if verification is None:
-            raise TooLate("answers for a sum that nobody checks any more", party=peer)
-        return verification
+        asking, verification = self._open_verification(peer)
+        verification.take_answer(peer, message.fingerprint)
+        self._verify_on(asking, verification, now)
 
     @property
-    def _verification(self) -> Verification | None:
-        return self._asking.verification if self._asking is not None else None
+    def _checking(self) -> tuple[Asking, Verification] | None:
+        """The sum that is being checked, from its closed set to the outcome."""
+        asking = self._asking
+        return None if asking is None or asking.verification is None else (asking, asking.verification)
+
+    def _open_verification(self, peer: str) -> tuple[Asking, Verification]:
+        if self._checking is None:
+            raise TooLate("answers for a sum that nobody checks any more", party=peer)
+        return self._checking
 
     def _note_coming_and_going(self, peer: str, now: float) -> None:
-        verification = self._verification
-        if verification is not None and peer in verification.contributors:
-            verification.gone[peer] = now
+        if self._checking is not None and peer in self._checking[1].contributors:
+            self._checking[1].gone[peer] = now
 
     # --- the sum
 
-    def _verify(self, asking: Asking, now: float) -> None:
+    def _verify(self, now: float) -> None:
         """Ask for the fingerprints, now that the totals are open."""
         self._deadline = now + self.charter.rules.deadlines.statement
-        verification = asking.verification
-        if verification is not None:
-            opened = [name for name in asking.question.present if name in asking.opened]
-            verification.fix({name: asking.heads[name] for name in opened})
-        self._verify_on(now)
+        asking, verification = self._open_verification(self.name)
+        verification.fix({name: asking.heads[name] for name in asking.question.present if name in asking.opened})
+        self._verify_on(asking, verification, now)
 
-    def _verify_on(self, now: float, again: Outbox | None = None) -> None:
+    def _verify_on(self, asking: Asking, verification: Verification, now: float, again: Outbox | None = None) -> None:
         """Say what is due, and go on once nothing is missing any more."""
-        asking, verification = self._asking, self._verification
-        if asking is None or verification is None:
-            return
         asked = verification.question is not None
         for peer, message in (*(again or ()), *verification.due()):
             self.send(peer, message)
         if verification.question is not None and not asked:
             self._sum_up(asking, verification)
-        if verification.whole:
-            self._compare(now)
+        self._compare(asking, verification, now)
 
     def _sum_up(self, asking: Asking, verification: Verification) -> None:
         """Combine the totals on the work thread, once."""
@@ -124,28 +118,17 @@ class VerifyingOwner(OwnerSession):
         job = partial(_sum_up, self._seats, asking, verification.challenge)
         self.effect(Work(sum_tag(asking), job))
 
-    def _give_up_verifying(self, asking: Asking, verification: Verification, now: float) -> None:
-        """Go on without the answers that are missing."""
-        verification.silent = verification.missing
-        self._sum_up(asking, verification)
-        self._compare(now)
-
-    def _summed(self, asking: Asking, result: Any, now: float) -> None:
+    def _summed(self, result: Any, now: float) -> None:
         """Take what the work thread made of the totals."""
-        verification = asking.verification
-        if verification is None:
-            return
+        asking, verification = self._open_verification(self.name)
         if not isinstance(result, Summed):
             self._fail(Cause.LOCAL, f"the totals of round {asking.question.round} could not be added up: {result}")
             return
         verification.sum = result
-        self._compare(now)
+        self._compare(asking, verification, now)
 
-    def _compare(self, now: float) -> None:
+    def _compare(self, asking: Asking, verification: Verification, now: float) -> None:
         """Compare, once the sum is here and so are all answers, or no more are waited for."""
-        asking, verification = self._asking, self._verification
-        if asking is None or verification is None or self.phase is not Phase.VERIFYING:
-            return
         summed, whole = verification.sum, verification.whole
         if summed is None or not (whole or verification.silent is not None):
             return
@@ -178,47 +161,57 @@ class VerifyingOwner(OwnerSession):
             contradicted=lying,
         )
         answers = tuple(verification.answers[name] for name in sorted(verification.answers))
-        message = Checked(check=sign(self.identity, check), answers=answers)
+        asking.verification = None
+        asking.outcome = outcome = Outcome(check, Checked(check=sign(self.identity, check), answers=answers))
         for name in asking.contributors:
-            self.send(name, message)
-        asking.check = message
+            self.send(name, outcome.message)
         if lying:
             text = f"round {question.round}: the total of {', '.join(lying)} contradicts the sum and is not in it"
             self.tell(Said(text=text, warning=True))
         if state is not SumState.FAILED and summed.total is not None:
-            asking.verification, asking.checked = None, check
             self.move(Step.SUM_CHECKED)
             self._deadline = None
             self._apply_sum(asking, summed.total, now)
             return
-        self._store.check(question.round, asking.name, encode(message))
+        self._store.check(question.round, asking.name, encode(outcome.message))
         holders = [name for name in question.present if name in asking.opened]
-        named = f"{', '.join(holders)}, or a contributor ({', '.join(asking.contributors)})"
         what = summed.wrong or "it is not what the contributors sent"
+        suspects = f"{', '.join(holders)}, or a contributor ({_in_short(asking.contributors)})"
         self._fail(
             Cause.FAULT,
-            f"the sum of round {question.round} is wrong: {what}; one of these lied: {named}",
+            f"the sum of round {question.round} is wrong: {what}; one of these lied: {suspects}",
             about=tuple(sorted({*holders, *asking.contributors})),
         )
 
     # --- time
 
     def _tick_verifying(self, now: float) -> None:
-        """Wait no longer than the deadline, nor for somebody who is gone."""
-        asking, verification = self._asking, self._verification
+        """Go on without the answers that are missing, after the deadline or where somebody is gone for good."""
         at = self._next_verifying()
-        if asking is not None and verification is not None and at is not None and at <= now:
-            self._give_up_verifying(asking, verification, now)
+        if self._checking is None or at is None or now < at:
+            return
+        asking, verification = self._checking
+        verification.silent = verification.missing
+        self._sum_up(asking, verification)
+        self._compare(asking, verification, now)
 
     def _next_verifying(self) -> float | None:
         """Return when no more is waited for, if something is."""
-        verification = self._verification
-        if verification is None or verification.silent is not None or verification.whole:
+        if self._checking is None:
+            return None
+        _, verification = self._checking
+        if verification.silent is not None or verification.whole:
             return None
         waits = [] if self._deadline is None else [self._deadline]
         missing = set(verification.missing)
         waits += [since + limits.ABSENCE for name, since in verification.gone.items() if name in missing]
         return min(waits, default=None)
+
+
+def _in_short(names: tuple[str, ...]) -> str:
+    """Return names for a sentence; an abort has room for few, and lists all of them apart."""
+    shown = ", ".join(names[:_NAMED])
+    return shown if len(names) <= _NAMED else f"{shown} and {len(names) - _NAMED} others"
 
 
 def sum_tag(asking: Asking) -> str:

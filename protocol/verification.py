@@ -146,13 +146,17 @@ def read_answers(
     return found
 
 
-def check_outcome(charter: Charter, contributors: Sequence[str], outcome: SumCheck, values: Mapping[str, int]) -> None:
+def check_outcome(
+    charter: Charter, contributors: Sequence[str], holders: Sequence[str], outcome: SumCheck, values: Mapping[str, int]
+) -> None:
     """Check that an account of a check follows from the answers it shows.
 
     Raises:
         SplitView: it does not; the account is signed by the model owner.
     """
     owner = charter.model_owner.name
+    if set(outcome.contradicted) - set(holders):
+        raise SplitView("leaves a total out of the sum that nobody was to make", party=owner)
     whole = set(values) == set(contributors)
     if outcome.state is SumState.UNVERIFIED:
         if whole or not outcome.silent or set(outcome.silent) - set(contributors):

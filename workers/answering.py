@@ -38,7 +38,7 @@ from ..protocol.errors import IllegalMessage, SplitView, WrongOpenRound, WrongSe
 from ..protocol.exchange import RoundContext
 from ..protocol.machine import Work
 from ..protocol.messages import CloseList, Signed
-from ..protocol.progress import SumChecked
+from ..protocol.progress import Said, SumChecked
 from ..protocol.session import contributor_set, new_nonce
 from ..protocol.statements import open_signed, sign
 from ..protocol.verification import (
@@ -66,11 +66,11 @@ class Answering:
     key: RoundKey
     nonce: bytes
     offer: OfferMaskKey
-    made: dict[str, bytes] = field(default_factory=dict, repr=False)
-    """Seeds of the masks we add, by the neighbour we share each with."""
+    made: list[bytes] = field(default_factory=list, repr=False)
+    """Seeds of the masks we add."""
     heads: MaskSeeds | None = None
     """Those seeds, sealed: sent again as they are."""
-    given: dict[str, bytes] | None = field(default=None, repr=False)
+    given: list[bytes] | None = field(default=None, repr=False)
     """Seeds of the masks we take off."""
     answers: dict[bytes, Signed | None] = field(default_factory=dict)
     """By challenge; None while the fingerprint is being computed."""
@@ -146,11 +146,10 @@ class AnsweringOwner(Witness):
         ours = self._asked_about(peer)
         keys = neighbours_keys(self.charter, ours.kept.open_round, ours.contributors, self.name, message.keys)
         if ours.heads is None:
-            heads = []
-            for neighbour in later(ours.contributors, self.name):
-                head, ours.made[neighbour] = self.exchange.seal_seed(ours.context, neighbour, keys[neighbour])
-                heads.append(head)
-            ours.heads = MaskSeeds(heads=tuple(heads))
+            after = later(ours.contributors, self.name)
+            sealed = [self.exchange.seal_seed(ours.context, neighbour, keys[neighbour]) for neighbour in after]
+            ours.made = [seed for _, seed in sealed]
+            ours.heads = MaskSeeds(heads=tuple(head for head, _ in sealed))
         self.send(self.owner, ours.heads)
 
     def _on_mask_seeds(self, peer: str, message: MaskSeeds, now: float) -> None:
@@ -161,8 +160,7 @@ class AnsweringOwner(Witness):
         if ours.given is None:
             sealed = zip(before, message.heads, strict=True)
             with passed_on_by(peer):
-                opened = {by: self.exchange.open_seed(head, ours.context, by, ours.key) for by, head in sealed}
-            ours.given = opened
+                ours.given = [self.exchange.open_seed(head, ours.context, by, ours.key) for by, head in sealed]
             ours.key.erase()
 
     # --- the challenge
@@ -193,10 +191,13 @@ class AnsweringOwner(Witness):
         if ours is None or challenge is None:
             return tag.startswith(_PREFIX)
         if isinstance(result, int) and ours.given is not None:
-            value = masked(result, ours.made.values(), ours.given.values(), challenge)
+            value = masked(result, ours.made, ours.given, challenge)
             said = MaskedFingerprint(open_round=ours.kept.open_round, challenge=challenge, party=self.name, value=value)
             answer = ours.answers[challenge] = sign(self.identity, said)
             self.send(self.owner, Answered(fingerprint=answer))
+        else:
+            text = f"round {ours.kept.round}: the fingerprint of our vector could not be computed: {result}"
+            self.tell(Said(text=text, warning=True))
         return True
 
     # --- the outcome
@@ -214,12 +215,15 @@ class AnsweringOwner(Witness):
             )
         elif message.answers:
             raise IllegalMessage("shows answers to no challenge", party=peer)
-        check_outcome(self.charter, ours.contributors, check, values)
+        check_outcome(self.charter, ours.contributors, self._seats.holders, check, values)
         given = ours.answers.get(check.challenge) if check.challenge is not None else None
         if self.name in values and given not in message.answers:
             raise SplitView("shows an answer of ours that we did not give", party=peer)
         self.memory.check_sum(ours.kept, message.check)
         self.stop_answering()
+        if self.name in check.silent and any(ours.answers.values()):
+            text = f"{self.owner} says that we did not answer; our answer was late, or kept back"
+            self.tell(Said(text=f"round {ours.kept.round}: {text}", warning=True))
         self.tell(SumChecked(ours.kept.round, check.state.value, check.silent, check.contradicted))
 
 

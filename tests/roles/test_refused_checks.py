@@ -242,6 +242,7 @@ def without(place: int) -> Any:
         ("owner", outcome(state=SumState.UNVERIFIED, silent=("bob",)), "SplitView"),
         ("owner", outcome(state=SumState.UNVERIFIED, shown=without(1)), "SplitView"),
         ("owner", outcome(state=SumState.UNVERIFIED, shown=without(1), silent=("erin",)), "SplitView"),
+        ("owner", outcome(contradicted=("alice",)), "SplitView"),
         ("owner", outcome(shown=lambda given: (given[0], *given[:3])), "NotInCohort"),
     ],
     ids=[
@@ -275,6 +276,7 @@ def without(place: int) -> Any:
         "unverified with all answers",
         "unverified without a name",
         "unverified with a strangers name",
+        "the total of no holder left out",
         "an answer twice",
     ],
 )

@@ -24,8 +24,9 @@ from tertium.protocol.check_messages import (
 )
 from tertium.protocol.codec import decode_as
 from tertium.protocol.messages import Abort, Cause
-from tertium.protocol.progress import RoundDone, SumChecked
+from tertium.protocol.progress import RoundDone, Said, SumChecked
 from tertium.protocol.rounds import Phase
+from tertium.protocol.seats import Seats
 from tertium.protocol.statements import open_signed
 from tertium.protocol.verification import check_outcome, read_answers
 from tertium.secure_worker.machine import SecureWorker
@@ -86,7 +87,7 @@ def test_every_sum_is_verified_in_every_mode(make: Maker, plain_sum: Any, mode: 
     for number, kept in enumerate(outcomes(run), 1):
         check = open_signed(run.charter, kept.check, SumCheck, Role.MODEL_OWNER)
         values = read_answers(run.charter, check.open_round, check.challenge, NAMES, kept.answers, shown_by="owner")
-        check_outcome(run.charter, NAMES, check, values)
+        check_outcome(run.charter, NAMES, Seats(run.charter).holders, check, values)
         assert (check.state, check.silent, check.contradicted) == (SumState.VERIFIED, (), ())
         total = plain_sum(run, number, NAMES)
         assert agree(values.values(), fingerprint(total, check.challenge))
@@ -205,7 +206,7 @@ def test_a_sum_that_failed_is_kept_signed_and_names_everybody_who_can_have_lied(
     (kept,) = outcomes(run)
     check = open_signed(run.charter, kept.check, SumCheck, Role.MODEL_OWNER)
     values = read_answers(run.charter, check.open_round, check.challenge, NAMES, kept.answers, shown_by="owner")
-    check_outcome(run.charter, NAMES, check, values)
+    check_outcome(run.charter, NAMES, Seats(run.charter).holders, check, values)
     assert (check.state, check.silent, check.contradicted) == (SumState.FAILED, (), ())
     for name in NAMES:
         assert [each.state for each in run.said(name, SumChecked)] == ["failed"]
@@ -277,6 +278,34 @@ def test_who_is_silent_leaves_a_sum_unverified_and_stops_nobody(make: Maker, pla
     for name in NAMES[:1] + NAMES[2:]:
         (said,) = run.said(name, SumChecked)
         assert (said.state, said.silent) == ("unverified", ("bob",))
+
+
+def test_who_answered_and_is_called_silent_is_told(make: Maker) -> None:
+    run = in_mode(make, "trusted", machines={"bob": make.silent_about(Answered)})
+    run.run()
+    assert [said.text for said in run.said("bob", Said) if said.warning] == [
+        "round 1: owner says that we did not answer; our answer was late, or kept back"
+    ]
+
+
+def test_a_fingerprint_that_cannot_be_computed_is_told_to_its_own_operator(
+    make: Maker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left = [MemoryError("no room")]
+
+    def failing_once(words: Any, challenge: bytes) -> int:
+        if left:
+            raise left.pop()
+        return fingerprint(words, challenge)
+
+    monkeypatch.setattr("tertium.workers.answering.fingerprint", failing_once)
+    run = in_mode(make, "trusted")
+    assert set(run.run().values()) == {None}
+    (done,) = run.said("owner", RoundDone)
+    assert done.check == "unverified"
+    warned = {name: [said.text for said in run.said(name, Said) if said.warning] for name in NAMES}
+    said = "round 1: the fingerprint of our vector could not be computed: no room"
+    assert {name: texts for name, texts in warned.items() if texts} == {name: [said] for name in done.silent}
 
 
 @pytest.mark.parametrize("comes_back", [False, True])
