@@ -43,7 +43,8 @@ from tertium.protocol import charter as charters
 from tertium.protocol import limits
 from tertium.protocol.charter import Role
 from tertium.protocol.codec import encode
-from tertium.protocol.exchange import Exchange, RoundContext
+from tertium.protocol.context import RoundContext
+from tertium.protocol.exchange import Exchange
 from tertium.protocol.lanes.zmq_control import PAYLOAD, PING
 from tertium.protocol.messages import Hello, HelloStatement, Ready, Refusal
 from tertium.protocol.statements import sign

@@ -33,6 +33,7 @@ from tertium.protocol.machine import Machine
 from tertium.protocol.party import Party
 from tertium.protocol.progress import Progress
 from tertium.protocol.site import Site, addresses, load_site
+from tertium.protocol.view import View
 from tertium.workers.data_owner import DataOwner
 
 from .place import OWNER, THIRD, Place
@@ -99,7 +100,9 @@ def _party(place: Place, name: str, machine: Machine, listen: Listen | None, con
 def _data_owner(place: Place, name: str, site: Site) -> Party:
     identity, charter = place.identities[name], place.charter
     trainers = {task: load_task(entry.factory, entry.options).trainer() for task, entry in site.tasks.items()}
-    machine = DataOwner(identity, charter, Exchange(identity, charter), place.journal(name), site, trainers)
+    journal = place.journal(name)
+    exchange = Exchange(identity, charter, View.kept_in(journal, identity, charter))
+    machine = DataOwner(identity, charter, exchange, journal, site, trainers)
     return _party(place, name, machine, None, (OWNER, THIRD))
 
 
@@ -113,7 +116,9 @@ def _model_owner(place: Place, site: Site) -> Party:
     model = load_task(entry.factory, entry.options).global_model(plan.seed, ServerOptimiser())
     store = OwnerStore(place.root / OWNER / "state")
     store.prepare()
-    machine = ModelOwner(identity, charter, Exchange(identity, charter), place.journal(OWNER), plan, model, store)
+    journal = place.journal(OWNER)
+    exchange = Exchange(identity, charter, View.kept_in(journal, identity, charter))
+    machine = ModelOwner(identity, charter, exchange, journal, plan, model, store)
     return _party(place, OWNER, machine, Listen(site.listen.control, site.listen.bulk), (THIRD,))
 
 

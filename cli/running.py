@@ -27,13 +27,14 @@ from ..crypto.labels import Label
 from ..protocol import limits
 from ..protocol.charter import Charter, Role, admit
 from ..protocol.errors import CharterError, SiteFileError
-from ..protocol.exchange import Exchange, Handled
+from ..protocol.exchange import Exchange
 from ..protocol.journal import Journal
 from ..protocol.lanes.zmq_lanes import Listen, ZmqLanes
 from ..protocol.machine import Machine
 from ..protocol.party import Party, Report
 from ..protocol.progress import Ended, Opened, Progress, Said, Sealed, Started
 from ..protocol.site import Site, addresses, load_site
+from ..protocol.view import Handled, View
 from .errors import INTERRUPTED, MISBEHAVIOUR, MISUSE, OK
 from .keygen import SECRET
 
@@ -172,7 +173,8 @@ def observer(report: Report) -> Callable[[Handled], None]:
 
 def exchange_of(workplace: Workplace) -> Exchange:
     """Return the one exchange of this process."""
-    return Exchange(workplace.identity, workplace.charter, observer(workplace.report))
+    identity, charter = workplace.identity, workplace.charter
+    return Exchange(identity, charter, View.kept_in(workplace.journal, identity, charter, observer(workplace.report)))
 
 
 def run_machine(workplace: Workplace, machine: Machine, text: str, *, watch_stdin: bool) -> int:

@@ -19,7 +19,7 @@ Rules of the file:
 import functools
 import hmac
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -63,10 +63,12 @@ _MLKEM_SEED = 64
 class RoundKey:
     """A recipient's HPKE key for one (session, round, attempt)."""
 
-    __slots__ = ("_halves", "_private", "key_id", "public")
+    __slots__ = ("_halves", "_private", "key_id", "on_erasure", "public")
 
     def __init__(self, secret: bytes | None = None) -> None:
         """Draw a key, or take the one that `secret` gave; raises `Misuse` if those bytes are no key."""
+        self.on_erasure: Callable[[], None] | None = None
+        """Called once, when it is erased."""
         if secret is None:
             kem, curve = mlkem.MLKEM768PrivateKey.generate(), x25519.X25519PrivateKey.generate()
         else:
@@ -93,8 +95,11 @@ class RoundKey:
         return content_key
 
     def erase(self) -> None:
-        """Forget the private half."""
+        """Forget the private half. Idempotent."""
         self._private = self._halves = None
+        told, self.on_erasure = self.on_erasure, None
+        if told is not None:
+            told()
 
     @property
     def secret(self) -> bytes:

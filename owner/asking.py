@@ -14,8 +14,9 @@ from ..crypto.sealing import RoundKey, check_public_key
 from ..crypto.sharing.wire import total_from_section
 from ..protocol.charter import Charter, Role
 from ..protocol.check_messages import Checked, SumCheck
+from ..protocol.context import RoundContext
 from ..protocol.errors import IllegalMessage, NotInCohort, PeerLost, SplitView, WrongOpenRound, WrongSender
-from ..protocol.exchange import Broadcast, Exchange, Incoming, Outgoing, RoundContext
+from ..protocol.exchange import Broadcast, Exchange, Incoming, Outgoing
 from ..protocol.intake import Intake
 from ..protocol.messages import (
     CloseList,
@@ -230,7 +231,8 @@ class Asking:
 
     def _open(self, peer: str, head: SealedHead) -> Incoming:
         # A wrapped key that opens nothing is refused here, and then nothing of it is kept.
-        incoming = self.exchange.open(head, self.key)
+        content = self.seats.total_content(self.closes[peer][1].contributors, peer)
+        incoming = self.exchange.open(head, self.key, content=content)
         self.heads[peer], self.releases[peer], self.headers[peer] = head, incoming, incoming.header
         self.fetching.add(peer)
         return incoming

@@ -24,9 +24,11 @@ from ..protocol import limits
 from ..protocol.charter import Role
 from ..protocol.check_messages import Answered, MaskSeeds, OfferMaskKey
 from ..protocol.codec import encode
+from ..protocol.context import RoundContext
 from ..protocol.errors import IllegalMessage, SiteFileError, TooLate
-from ..protocol.exchange import Incoming, RoundContext
+from ..protocol.exchange import Incoming
 from ..protocol.intake import Intake
+from ..protocol.ledger import SHARES, Act, DataClass
 from ..protocol.machine import Dial, Drop, Expect, Permit, Provide, Work
 from ..protocol.messages import (
     Aborted,
@@ -102,7 +104,7 @@ class ModelOwner(VerifyingOwner):
         self._asking, self._deadline = None, None
         if self._pending is not None:
             pending, self._pending = self._pending, None
-            self._propose(pending, now)
+            self._propose(pending, now, before=True)
             return
         scorers = tuple(name for name in self._evaluators if name in self._connected - self._mute)
         if self._unscored and scorers:
@@ -155,11 +157,12 @@ class ModelOwner(VerifyingOwner):
             without=without,
         )
 
-    def _propose(self, asked: tuple[OpenRound, Signed, RoundKey], now: float) -> None:
+    def _propose(self, asked: tuple[OpenRound, Signed, RoundKey], now: float, *, before: bool = False) -> None:
+        """Ask a question; one from `before` this process began is asked again."""
         question, signed, key = asked
         self._memory.sign_question(signed, key)
         self.move(Step.NEXT_ROUND)
-        self._asking = self._ask(asked, now)
+        self._asking = self._ask(asked, now, before=before)
         self._deadline = now + self.charter.rules.deadlines.close
         for holder in question.present:
             self.send(holder, ProposeRound(open_round=signed))
@@ -168,10 +171,12 @@ class ModelOwner(VerifyingOwner):
         else:
             self.tell(Said(text=f"round {question.round}: attempt {question.attempt + 1}", warning=True))
 
-    def _ask(self, asked: tuple[OpenRound, Signed, RoundKey], now: float) -> Asking:
+    def _ask(self, asked: tuple[OpenRound, Signed, RoundKey], now: float, *, before: bool = False) -> Asking:
         question, signed, key = asked
         name = statement_digest(OpenRound, signed)
         context = RoundContext.of(question, name)
+        self.exchange.view.begin(context)
+        self.exchange.view.drew(key, before=before)
         sections = [self._model.layout.encode(), self._model.to_bytes()]
         broadcast = self.exchange.broadcast(Label.MODEL, context, sections)
         self._intake = None
@@ -322,6 +327,10 @@ class ModelOwner(VerifyingOwner):
         self._verify(now)
 
     def _apply_sum(self, asking: Asking, total: Words, now: float) -> None:
+        totals = (Act.OPENED, DataClass.AGGREGATE, asking.contributors)
+        own = [(Act.OPENED, data, (name,)) for name in asking.contributors for data in (DataClass.UPDATE, *SHARES)]
+        sources = (totals, *(own if self._seats.owner is not None else ()))
+        self.exchange.view.derived(DataClass.AGGREGATE, asking.contributors, sources=sources, payload=total.nbytes)
         self.effect(Work(asking.name.hex(), lambda: self._take_step(asking, total)))
 
     def _take_step(self, asking: Asking, total: Words) -> Applied:
@@ -357,11 +366,18 @@ class ModelOwner(VerifyingOwner):
             return
         self._round, self._reopened, self._why = asking.question.round, False, ""
         self._memory.take_step(self._reached(result.model), asking.signed_check)
+        self._note_model(asking.contributors, result.model)
         asking.applied = result
         self._unscored = self._plan.evaluates_after(self._round - 1)
         self.move(Step.APPLIED)
         self._deadline = now + self.charter.rules.deadlines.statement + limits.ABSENCE
         self._conclude(now)
+
+    def _note_model(self, contributors: tuple[str, ...], model: bytes) -> None:
+        view, size = self.exchange.view, len(self._model.to_bytes())
+        sources = ((Act.DERIVED, DataClass.AGGREGATE, contributors),)
+        view.derived(DataClass.MODEL, sources=sources, payload=size, subject=model)
+        view.stored(DataClass.MODEL, payload=size, subject=model)
 
     # --- the record
 

@@ -1,8 +1,8 @@
 """The choke point: every envelope of every role is sealed and opened here, and nowhere else.
 
 What may go to whom stands in one table, `MAY_SEND`. A label the table does not list for a pair of roles cannot be
-sealed (a bug, or a changed program, on our side) and is not opened (a peer's). Every sealing and opening is shown to
-one observer, so a ledger sees all of it or none.
+sealed (a bug, or a changed program, on our side) and is not opened (a peer's). Every sealing, admission and opening is
+noted by one `View`, so a ledger sees all of it or none.
 
 Checks of a head, numbered; each raises its own error. Nothing is decrypted or allocated before the last.
  1. the sender the header will be held to is a party of the charter
@@ -33,6 +33,7 @@ from ..crypto.labels import Buffer, Label, digest, frame
 from . import limits
 from .charter import Charter, Role
 from .codec import decode_as, encode
+from .context import RoundContext
 from .errors import (
     MalformedMessage,
     OversizedClaim,
@@ -46,8 +47,10 @@ from .errors import (
     WrongSender,
     WrongSession,
 )
-from .messages import Header, OpenRound, SealedHead
+from .ledger import Content
+from .messages import Header, SealedHead
 from .seats import Seats
+from .view import View
 
 VERSION = 1
 
@@ -63,40 +66,6 @@ MAY_SEND: Final = frozenset(
 """Who may seal what for whom. One update never goes to a model owner, whatever a program asks for."""
 TO_AN_OWNER_THAT_HOLDS: Final = (Label.CONTRIBUTION, Role.DATA_OWNER, Role.MODEL_OWNER)
 """The one row more where the charter's scheme makes the model owner a holder: its share of a contribution."""
-
-
-@dataclass(frozen=True)
-class Handled:
-    """One sealing or opening, as an observer sees it: sizes and digests, never content."""
-
-    sealed: bool
-    """True for sealed by us, False for opened by us."""
-    peer: str
-    label: Label
-    round: int
-    payload: int
-    """Bytes, without salt."""
-    header: bytes
-    commitment: bytes
-
-
-Observer = Callable[[Handled], None]
-
-
-@dataclass(frozen=True)
-class RoundContext:
-    """What ties an envelope to one attempt at one round."""
-
-    charter: bytes
-    session: bytes
-    round: int
-    attempt: int
-    open_round: bytes
-
-    @classmethod
-    def of(cls, question: OpenRound, open_round: bytes) -> "RoundContext":
-        """Return the context of `question`, whose signed bytes have the digest `open_round`."""
-        return cls(question.charter, question.session, question.round, question.attempt, open_round)
 
 
 @dataclass(frozen=True)
@@ -141,11 +110,11 @@ class Outgoing:
 class Incoming:
     """An envelope whose head was admitted, and whose body is being received."""
 
-    def __init__(self, header: Header, subject: bytes, opener: sealing.BodyOpener, observe: Observer) -> None:
+    def __init__(self, header: Header, subject: bytes, opener: sealing.BodyOpener, opened: Callable[[], None]) -> None:
         self.header = header
         self.subject = subject
         self._opener = opener
-        self._observe = observe
+        self._opened = opened
 
     def feed(self, record: Buffer) -> bool:
         """Take a record; True when the body is complete. Raises `BadBody`."""
@@ -154,7 +123,7 @@ class Incoming:
     def finish(self) -> tuple[memoryview, ...]:
         """Return the sections, now authenticated; raises `BadBody` or `CommitmentMismatch`."""
         sections = self._opener.finish()
-        self._observe(_handled(self.header, self.subject, sealed=False))
+        self._opened()
         return sections
 
     @property
@@ -208,10 +177,11 @@ class Broadcast:
 class Exchange:
     """One party's sealing and opening. Construct one a process, and give it to the role."""
 
-    def __init__(self, identity: Identity, charter: Charter, observe: Observer | None = None) -> None:
+    def __init__(self, identity: Identity, charter: Charter, view: View | None = None) -> None:
+        """`view` notes everything that is sealed and opened; without one nothing is, for tests of what lies below."""
         self._identity = identity
         self._charter = charter
-        self._observe: Observer = observe or (lambda _: None)
+        self.view = view or View(identity, charter)
         self._may_send = MAY_SEND
         if Seats(charter).owner is not None:
             self._may_send |= {TO_AN_OWNER_THAT_HOLDS}
@@ -241,12 +211,14 @@ class Exchange:
         close: bytes | None = None,
         committed: Committed | None = None,
         shares: Sequence[bytes] | None = None,
+        content: Content | None = None,
     ) -> Outgoing:
         """Seal `sections` for one recipient's round key. Raises `WrongLabel` if it may not have them from us.
 
         The sections are read twice (to commit, then to seal) and must not change until the last record is sent.
         `committed` is what `commit` made of the same arguments. `shares` are the commitments to all shares of a
-        contribution, in the order of `Seats.recipients`; without them it has this one alone.
+        contribution, in the order of `Seats.recipients`; without them it has this one alone. `content` is whose the
+        sections are, as the view ledger has to know of a share or a sum.
         """
         content_key = sealing.new_content_key()
         header = self.new_header(
@@ -256,7 +228,7 @@ class Exchange:
         commitment, salt = committed.commitment, committed.salt
         listed = ((commitment,) if shares is None else tuple(shares)) if label is Label.CONTRIBUTION else ()
         header = msgspec.structs.replace(header, commitment=commitment, shares=listed)
-        head = self.seal_head(header, recipient_key, content_key)
+        head = self.seal_head(header, recipient_key, content_key, content)
         body_context = _body_context(header, head.subject)
         return Outgoing(
             head,
@@ -327,11 +299,24 @@ class Exchange:
             raise MalformedMessage("an envelope with fields that mean nothing for its label", party=sender)
         return header
 
-    def open(self, head: SealedHead, key: sealing.RoundKey, staging: sealing.Staging | None = None) -> Incoming:
-        """Unwrap the content key of a head that `examine` passed, allocate for its body, and prepare to receive it."""
+    def open(
+        self,
+        head: SealedHead,
+        key: sealing.RoundKey,
+        staging: sealing.Staging | None = None,
+        *,
+        content: Content | None = None,
+    ) -> Incoming:
+        """Unwrap the content key of a head that `examine` passed, allocate for its body, and prepare to receive it.
+
+        Raises:
+            BadWrappedKey: it opens nothing.
+            IllegalMessage: one envelope too many of its sender (`View.received`).
+        """
         header = decode_as(Header, head.header)
         subject = head.subject
         content_key = key.unwrap(head.wrapped_key, frame(header.label, [subject]))
+        self.view.received(header, head, content)
         opener = sealing.BodyOpener(
             content_key,
             _body_context(header, subject),
@@ -341,7 +326,7 @@ class Exchange:
             staging=staging,
             record=limits.RECORD_WIRE,
         )
-        return Incoming(header, subject, opener, self._observe)
+        return Incoming(header, subject, opener, lambda: self.view.opened(header, subject, content))
 
     def seal_seed(self, context: RoundContext, recipient: str, recipient_key: bytes) -> tuple[SealedHead, bytes]:
         """Seal a fresh seed of masks for a neighbour; return the head that is all of it, and the seed."""
@@ -360,7 +345,8 @@ class Exchange:
             seed = key.unwrap(head.wrapped_key, frame(header.label, [head.subject]))
         except BadWrappedKey as error:
             raise BadWrappedKey(error.reason, party=sender) from None
-        self._observe(_handled(header, head.subject, sealed=False))
+        self.view.received(header, head, None)
+        self.view.opened(header, head.subject, None)
         return seed
 
     # --- the parts that `seal` and `Broadcast` share
@@ -401,16 +387,14 @@ class Exchange:
             close=close,
         )
 
-    def seal_head(self, header: Header, recipient_key: bytes, content_key: bytes) -> SealedHead:
-        """Wrap the content key to the recipient, sign, and show the observer what was sealed."""
+    def seal_head(
+        self, header: Header, recipient_key: bytes, content_key: bytes, content: Content | None = None
+    ) -> SealedHead:
+        """Wrap the content key to the recipient, sign, and note what was sealed."""
         encoded = encode(header)
         subject = digest(Label.HEADER, encoded)
         wrapped = sealing.wrap(recipient_key, content_key, frame(header.label, [subject]))
         signature = self._identity.sign(Label.HEADER, frame(header.label, [encoded, wrapped]))
-        self._observe(_handled(header, subject, sealed=True))
-        return SealedHead(header=encoded, wrapped_key=wrapped, signature=signature)
-
-
-def _handled(header: Header, subject: bytes, *, sealed: bool) -> Handled:
-    peer = header.recipient if sealed else header.sender
-    return Handled(sealed, peer, header.label, header.round, sum(header.sections), subject, header.commitment)
+        head = SealedHead(header=encoded, wrapped_key=wrapped, signature=signature)
+        self.view.sealed(header, head, content)
+        return head

@@ -22,8 +22,9 @@ from ..crypto.sealing import RoundKey, Staging, staging_bytes
 from ..crypto.sharing.base import Seed, Share, pieces
 from . import limits
 from .charter import Charter
+from .context import RoundContext
 from .errors import AlreadyContributed, IllegalMessage, NotInCohort, SplitView, Unsummable, WrongOpenRound
-from .exchange import Exchange, Incoming, RoundContext
+from .exchange import Exchange, Incoming
 from .messages import Contribution, Header, OpenRound, Receipt, SealedHead, Signed, share_list
 from .seats import Seats
 from .statements import open_signed, sign
@@ -83,7 +84,7 @@ class Intake:
         self.question = question
         self.open_round = open_round
         self.context = RoundContext.of(question, open_round)
-        self.key = key or RoundKey()
+        self.key = key or exchange.view.drew(RoundKey())
         self.declined: set[str] = set()
         self.added: dict[str, Added] = {}
         """Whose share is here, and has or gets a receipt."""
@@ -103,6 +104,7 @@ class Intake:
         self._keeps_vectors = index is not None and index == seats.owner
         self._kept: dict[str, Share] = {}
         self._in_total: set[str] = set()
+        self._unerased: set[str] = set()
         self._opening: dict[str, bytes] = {}
         self._waiting: OrderedDict[str, SealedHead] = OrderedDict()
         self._buffers = buffers or Buffers()
@@ -188,7 +190,8 @@ class Intake:
         length = sum(self._seats.share_bytes(self.question, sender, self._identity.name))
         staging = self._buffers.take(self._staging_bytes) if length == vector_bytes(self.question) else None
         try:
-            incoming = self._exchange.open(head, self.key, staging)
+            content = self._seats.content(self.question, sender, self._identity.name)
+            incoming = self._exchange.open(head, self.key, staging, content=content)
         except BadWrappedKey as error:
             if staging is not None:
                 self._buffers.give(staging)
@@ -217,6 +220,7 @@ class Intake:
         self._release_slot(sender, None if keeps and not seeds else incoming.staging)
         # A second envelope announced while the first came in would be added on top of it.
         self._waiting.pop(sender, None)
+        self._unerased.add(sender)
         self.added[sender] = Added(incoming.subject, incoming.header.commitment)
         return Receipt(
             open_round=self.open_round,
@@ -281,6 +285,10 @@ class Intake:
     def close(self) -> list[bytes]:
         """Erase the round key, forget what was kept; returns the subjects of uploads broken off."""
         self.key.erase()
+        for name in sorted(self._unerased):
+            content = self._seats.content(self.question, name, self._identity.name)
+            self._exchange.view.erased(content.data, content.whose)
+        self._unerased.clear()
         return self.stop()
 
     def stop(self) -> list[bytes]:

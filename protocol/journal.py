@@ -16,10 +16,14 @@ Rules of the file:
   descriptor of it that it closes (POSIX), so nothing here opens the file beside SQLite.
 
 - The rows of the party's view ledger (`ledger.py`) are staged one by one and go in with the next write, so that an act
-  and its entry are on the disk together or not at all; `settle` writes them where there is nothing else to write. A
-  transaction with such rows is never one that is synced later, and no row is changed or deleted.
+  and its entry are in the file together or not at all; `settle` writes them where there is nothing else to write. No
+  row is changed or deleted. A kill loses none; `durable` says how many a power failure cannot take back either, and a
+  party signs for no more of them.
+- Beside the rows lie the exhibits: signed statements and heads of envelopes, in the exact bytes that their entries
+  name by digest, so that who signed what can be shown to somebody who was not there.
 
-The schema is one table of typed entries, by kind and key, one of sealed bodies, in records, and one of ledger rows.
+The schema is one table of typed entries, by kind and key, one of sealed bodies, in records, one of ledger rows, and one
+of exhibits.
 """
 
 import contextlib
@@ -29,7 +33,7 @@ import os
 import sqlite3
 import stat
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import ClassVar, Final, TypeVar
 from urllib.parse import quote
@@ -126,6 +130,9 @@ E = TypeVar("E", bound=Entry)
 
 ENTRIES_TABLE: Final = "entries (kind text, key blob, value blob not null, primary key (kind, key)) without rowid"
 LEDGER_TABLE: Final = "ledger (sequence integer primary key, entry blob not null, hashes blob not null)"
+EXHIBITS_TABLE: Final = (
+    "exhibits (subject blob, signer text, label text not null, content blob not null, primary key (subject, signer))"
+)
 _BODIES_TABLE: Final = "bodies (subject blob, number integer, record blob not null, primary key (subject, number))"
 
 
@@ -162,7 +169,13 @@ class Journal:
         self._writes = WRITES[role]
         self._broken = False
         self._staged: list[tuple[int, bytes, bytes]] = []
-        self._beside: Entry | None = None
+        self._exhibits: list[tuple[bytes, str, str, bytes]] = []
+        self._beside: dict[tuple[str, bytes], Entry] = {}
+        self._written = 0
+        self.durable = 0
+        """How many rows of the ledger are on the disk whatever happens to the machine; at first it is not known."""
+        self.synced: Callable[[], None] = lambda: None
+        """Called when `durable` has risen."""
         self._reserved = path is None
         with _reported(self._where, "cannot be opened"):
             if path is not None:
@@ -170,7 +183,8 @@ class Journal:
             # One thread uses it, the loop's, which need not be the one that opened it.
             self._db = sqlite3.connect(path or ":memory:", isolation_level=None, timeout=0.0, check_same_thread=False)
             try:
-                self._prepare(_Owner(SCHEMA, party, signing))
+                self._ours = _Owner(SCHEMA, party, signing)
+                self._prepare(self._ours)
                 # Behind the lock: another process of this party must not find its key overwritten.
                 keeps_keys = path is not None and role is Role.MODEL_OWNER
                 self.slots = KeySlots(path.with_name(KEY_FILE) if path is not None and keeps_keys else None)
@@ -197,7 +211,7 @@ class Journal:
         ):
             self._db.execute(f"pragma {setting}")
         self._db.execute("begin immediate")
-        for table in (ENTRIES_TABLE, _BODIES_TABLE, LEDGER_TABLE):
+        for table in (ENTRIES_TABLE, _BODIES_TABLE, LEDGER_TABLE, EXHIBITS_TABLE):
             self._db.execute(f"create table if not exists {table}")
         # A page that lost its place would hide entries, and what the gate does not find it does not stop.
         ((sound,),) = self._db.execute("pragma integrity_check(entries)").fetchmany(1)
@@ -266,19 +280,25 @@ class Journal:
             try:
                 if not self._reserved:
                     self._reserve()
-                self._db.execute(f"pragma synchronous = {'normal' if later and not self._staged else 'full'}")
+                self._db.execute(f"pragma synchronous = {'normal' if later else 'full'}")
                 self._db.execute("begin immediate")
                 yield
                 self._db.executemany("insert into ledger values (?, ?, ?)", self._staged)
-                if self._beside is not None:
-                    self._put(self._beside)
+                self._db.executemany("insert or ignore into exhibits values (?, ?, ?, ?)", self._exhibits)
+                for entry in self._beside.values():
+                    self._put(entry)
                 self._db.execute("commit")
             except BaseException:
                 self._broken = True
                 with contextlib.suppress(sqlite3.Error):
                     self._db.execute("rollback")
                 raise
-        self._staged, self._beside = [], None
+        if self._staged:
+            self._written = self._staged[-1][0] + 1
+        self._staged, self._exhibits, self._beside = [], [], {}
+        if not later and self.durable < self._written:
+            self.durable = self._written
+            self.synced()
 
     def _put(self, entry: Entry) -> None:
         row = (entry.kind, entry.key, encode(entry))
@@ -333,23 +353,31 @@ class Journal:
         """Have a row of the ledger written with the next transaction."""
         self._staged.append((sequence, entry, hashes))
 
+    def stage_exhibit(self, subject: bytes, signer: str, label: str, content: bytes) -> None:
+        """Have an exhibit written with the next transaction; one that is there already stays as it is."""
+        self._exhibits.append((subject, signer, label, content))
+
     def stage_beside(self, entry: Entry) -> None:
         """Have this entry written with the next transaction too; nobody waits for it, and a later one replaces it."""
-        self._beside = entry
+        self._beside[entry.kind, entry.key] = entry
 
-    def settle(self) -> None:
-        """Write the rows that are staged, if there are any; they are on the disk when it returns.
+    def settle(self, *, later: bool = False) -> None:
+        """Write the rows that are staged, if there are any, or with `later` give them to the system.
 
         Raises:
             JournalError: as `write` does.
         """
-        if self._staged:
-            with self._transaction("view ledger", later=False):
-                pass
+        if self._staged or (not later and self.durable < self._written):
+            with self._transaction("view ledger", later=later):
+                if not self._staged:
+                    # A transaction that changes nothing is not synced, nor is what was written before it.
+                    self._put(self._ours)
 
     def unstage(self) -> None:
         """Drop what is staged: whoever staged it has ended, and what it was about never happened."""
-        self._staged, self._beside = [], None
+        self._staged, self._exhibits, self._beside = [], [], {}
+        # An earlier process may have ended before what it wrote was on the disk.
+        self._written, self.durable = self.ledger_size(), 0
 
     def ledger_size(self) -> int:
         """Return how many rows of the ledger are written; raises `JournalError`."""

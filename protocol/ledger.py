@@ -5,11 +5,13 @@ Rules of the file:
   salted commitments; never a value, and never the bare digest of a plaintext, since a small vector can be guessed.
 - The log only grows. A leaf of its Merkle tree (`crypto/merkle.py`) is the exact bytes of an entry; each row keeps them
   with the roots of the complete subtrees that end there, so that proofs and any past root need no other table.
-- An entry is on the disk before its act: staged by `append`, it goes in with the party's next journal write, in one
-  transaction, or with `settle`. Where an act needs both, append first, then write.
-- A checkpoint is signed only over what is on the disk. Whoever has it can hold this party to it: a log that is
-  shorter, or has another root at that size, contradicts the party's own signature. So a crash must never take back
-  what was signed.
+- An entry is in the file before its act: staged by `append`, it goes in with the party's next journal write, in one
+  transaction, or with `settle`. Where an act needs both, append first, then write. A kill takes no act without its
+  entry; a power failure may take both.
+- A checkpoint is signed only over what such a failure cannot take any more. Whoever has it can hold this party to it:
+  a log that is shorter, or has another root at that size, contradicts the party's own signature.
+- What an entry's subject names, and somebody signed, lies beside it as an exhibit: an entry is a party's own word, a
+  signature is another's.
 - On opening, the last row is made again from those before it, and the log is held to the last checkpoint that was
   signed. Every row is checked by whoever audits it (`ledger_file.py`).
 """
@@ -17,6 +19,7 @@ Rules of the file:
 import enum
 import functools
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Final
 
 import msgspec
@@ -24,13 +27,13 @@ from msgspec import Meta
 
 from ..crypto.errors import NotInTree
 from ..crypto.identity import Identity
-from ..crypto.labels import Label
+from ..crypto.labels import Label, digest
 from ..crypto.merkle import HASH_BYTES, Tree, consistency_proof, inclusion_proof, last_leaf, leaf_hash
 from . import limits
 from .codec import decode_as, encode
 from .errors import BadEntry, JournalError, MalformedMessage
 from .journal import Entry, Journal
-from .messages import Count, Digest, Names, Signed, Statement
+from .messages import Count, Digest, Names, SealedHead, Signed, Statement
 from .statements import sign
 from .training import Name
 
@@ -75,6 +78,8 @@ class DataClass(enum.Enum):
     SCORE = "score"
     MASK = "mask seed"
     """The seed of the masks that two contributors hide their fingerprints with."""
+    KEY = "round key"
+    """A recipient's key for one attempt: derived when it is drawn, erased with the last of what it opened."""
     CONTROL = "control"
     """Everything else that is said: offers, lists, receipts."""
 
@@ -90,6 +95,7 @@ LABELS: Final = {
 }
 """Under which label a class travels, and so whom it may go to (`exchange.MAY_SEND`); what a contribution is depends on
 the scheme and the seat of its holder. The labels of control messages are those of their statements."""
+SHARES: Final = (DataClass.SHARE, DataClass.SEED)
 OF_ONE: Final = frozenset({DataClass.UPDATE, DataClass.SHARE, DataClass.SEED, DataClass.SCORE, DataClass.MASK})
 """Classes that are always one party's own."""
 IN_PARTS: Final = frozenset({DataClass.SHARE, DataClass.SEED, DataClass.AGGREGATE})
@@ -104,6 +110,15 @@ class Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_like=T
     def __post_init__(self) -> None:
         if self.index >= self.of:
             raise ValueError(f"there is no share {self.index} of {self.of}")
+
+
+@dataclass(frozen=True)
+class Content:
+    """What an envelope holds, and whose it is, where its header does not say so."""
+
+    data: DataClass
+    whose: tuple[str, ...]
+    part: Part | None = None
 
 
 class LedgerEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_like=True):
@@ -129,11 +144,14 @@ class LedgerEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array
     wire: Count = 0
     """Bytes that travelled, sealed or not."""
     subject: Digest | None = None
-    """Digest of what travelled: of an envelope's signed header, or of a signed statement."""
+    """Digest of what it was: of an envelope's signed header, of a signed statement, of a model as questions name it;
+    of a key its id, zeros after it."""
     commitment: Digest | None = None
     """Salted commitment to the plaintext."""
     derived_from: Annotated[tuple[Count, ...], Meta(max_length=limits.PARTIES)] = ()
     """Earlier entries of this ledger whose content this one's was made from, stored, or erased with; rising."""
+    code: Annotated[str, Meta(max_length=limits.NAME_LENGTH)] = ""
+    """Of a refusal: the name of its error."""
 
     def __post_init__(self) -> None:
         if (self.peer is None and self.act in WITH_A_PEER) or (self.peer is not None and self.act in ALONE):
@@ -151,6 +169,8 @@ class LedgerEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array
             raise ValueError(f"a {self.data.value} says which of how many it is")
         if self.session is None and (self.round or self.attempt or self.open_round is not None):
             raise ValueError("a round is one of a session")
+        if bool(self.code) is not (self.act is Act.REFUSED):
+            raise ValueError("a refusal has the name of an error, and nothing else has one")
 
 
 def _rises(values: tuple[Any, ...]) -> bool:
@@ -175,6 +195,41 @@ class CheckpointKept(Entry, frozen=True):
     signed: Signed
 
 
+class HeldKept(Entry, frozen=True):
+    """The last checkpoint another party showed us."""
+
+    kind: ClassVar[str] = "held"
+
+    signed: Signed
+    party: str
+
+    @property
+    def key(self) -> bytes:
+        """Whose it is."""
+        return self.party.encode()
+
+
+@dataclass(frozen=True)
+class Exhibit:
+    """A signed statement or the head of an envelope, as an entry's subject names it, in its exact bytes."""
+
+    subject: bytes
+    signer: str
+    label: Label
+    content: bytes
+    """`Signed`, or for `Label.HEADER` a `SealedHead`."""
+
+    @classmethod
+    def of_statement(cls, label: Label, signed: Signed) -> "Exhibit":
+        """Return a signed statement as an exhibit."""
+        return cls(digest(label, signed.statement), signed.signer, label, encode(signed))
+
+    @classmethod
+    def of_head(cls, sender: str, head: SealedHead) -> "Exhibit":
+        """Return the head of an envelope as an exhibit."""
+        return cls(head.subject, sender, Label.HEADER, encode(head))
+
+
 class Ledger:
     """One party's view ledger, in the file of its journal."""
 
@@ -188,15 +243,26 @@ class Ledger:
         self._charter = charter
         journal.unstage()
         self._tree = _resumed(journal)
+        self._synced: tuple[int, bytes] | None = None
         self._last: tuple[Checkpoint, Signed] | None = None
+        journal.synced = self._note_synced
+        self.held: dict[str, tuple[Signed, Checkpoint]] = {}
+        """By party: the last checkpoint that it showed us, to this process or an earlier one, under this charter."""
+        for kept in journal.all(HeldKept):
+            said = _checkpoint_in(journal, kept.signed)
+            if said.charter == charter:
+                self.held[kept.party] = kept.signed, said
 
     @property
     def size(self) -> int:
         """How many entries there are, those not yet on the disk too."""
         return self._tree.size
 
-    def append(self, entry: LedgerEntry) -> int:
-        """Stage an entry for the next write and return its sequence number, from 0.
+    def _note_synced(self) -> None:
+        self._synced = self._tree.size, self._tree.root()
+
+    def append(self, entry: LedgerEntry, *exhibits: "Exhibit") -> int:
+        """Stage an entry, and what it names, for the next write; return its sequence number, from 0.
 
         Raises:
             BadEntry: a field is out of bounds, it names another charter, or it is made from an entry that is not there.
@@ -214,17 +280,40 @@ class Ledger:
         if entry.derived_from and entry.derived_from[-1] >= sequence:
             raise BadEntry(f"entry {sequence} is made from entry {entry.derived_from[-1]}, which is not there")
         self._journal.stage(sequence, data, b"".join(self._tree.append(leaf_hash(data))))
+        for each in exhibits:
+            self.keep(each)
         return sequence
 
-    def settle(self) -> None:
-        """Have every entry on the disk when this returns; raises `JournalError`, and then the party is to end."""
-        self._journal.settle()
+    def keep(self, exhibit: "Exhibit") -> None:
+        """Stage an exhibit for the next write; one of the same subject and signer that is there already stays."""
+        self._journal.stage_exhibit(exhibit.subject, exhibit.signer, exhibit.label.value, exhibit.content)
 
-    def checkpoint(self, identity: Identity) -> Signed:
-        """Settle, and return the signed `Checkpoint` of everything so far; the same one until there is more."""
-        self.settle()
-        now = Checkpoint(self._charter, identity.name, self._tree.size, self._tree.root())
-        if self._last is None or self._last[0] != now:
+    def hold(self, signed: Signed, said: Checkpoint) -> None:
+        """Keep, with the next write, the last checkpoint of another party, which was verified."""
+        self.held[said.party] = signed, said
+        self._journal.stage_beside(HeldKept(signed, said.party))
+
+    def settle(self, *, later: bool = False) -> None:
+        """Have every entry on the disk when this returns, or with `later` where no kill can take it.
+
+        Raises:
+            JournalError: it cannot be written, and then the party is to end.
+        """
+        self._journal.settle(later=later)
+
+    def checkpoint(self, identity: Identity, *, settle: bool = True) -> Signed:
+        """Return the signed `Checkpoint` of everything so far, or without `settle` of what is on the disk already.
+
+        It is the same one until there is more.
+
+        Raises:
+            JournalError: as `settle` does.
+        """
+        if settle or self._synced is None:
+            self.settle()
+        size, root = self._synced or (self._tree.size, self._tree.root())
+        if self._last is None or (self._last[0].size, self._last[0].root) != (size, root):
+            now = Checkpoint(self._charter, identity.name, size, root)
             self._last = now, sign(identity, now)
             self._journal.stage_beside(CheckpointKept(self._last[1]))
         return self._last[1]
@@ -287,13 +376,17 @@ def _resumed(journal: Journal) -> Tree:
             raise _damaged(journal, f"contradicts itself at entry {size - 1}")
     kept = journal.read(CheckpointKept)
     if kept is not None:
-        try:
-            signed = decode_as(Checkpoint, kept.signed.statement)
-        except MalformedMessage:
-            raise _damaged(journal, "has a checkpoint that is none") from None
+        signed = _checkpoint_in(journal, kept.signed)
         if signed.size > size or Tree.resume(signed.size, node).root() != signed.root:
             raise _damaged(journal, f"is not the one whose {signed.size} entries this party signed for")
     return tree
+
+
+def _checkpoint_in(journal: Journal, signed: Signed) -> Checkpoint:
+    try:
+        return decode_as(Checkpoint, signed.statement)
+    except MalformedMessage:
+        raise _damaged(journal, "has a checkpoint that is none") from None
 
 
 def _damaged(journal: Journal, how: str) -> JournalError:

@@ -18,8 +18,7 @@ from ..crypto.identity import Identity
 from .charter import Charter, Role
 from .errors import IllegalMessage
 from .exchange import Exchange, Incoming, Outgoing
-from .lanes.base import Ticket
-from .messages import Message
+from .messages import Message, Ticket
 from .progress import Progress
 from .rounds import TABLES, Input, Phase, Step
 
@@ -159,11 +158,15 @@ class Machine(ABC):
         """Take a message of an introduced peer; raises a named `Misbehaviour` if it is refused."""
         before = self.phase
         self.phase = self._target(type(message), peer)
+        view = self.exchange.view
         try:
+            view.hear(peer, message)
             self._handlers[type(message)](peer, message, now)
         except Misbehaviour:
+            view.unheard()
             self.phase = before
             raise
+        view.heard()
 
     def take_effects(self) -> list[Effect]:
         """Return the effects since the last call, in the order in which they are to be carried out."""
@@ -188,7 +191,8 @@ class Machine(ABC):
         self._effects.append(effect)
 
     def send(self, peer: str, message: Message) -> None:
-        """Queue a control message."""
+        """Queue a control message, and note what it says."""
+        self.exchange.view.said(peer, message)
         self._effects.append(Send(peer, message))
 
     def tell(self, progress: Progress) -> None:

@@ -16,7 +16,6 @@ from msgspec import Meta
 from ..crypto.labels import Label, digest
 from ..crypto.ring import Plan
 from . import limits
-from .lanes.base import Ticket
 from .training import Name, Score, TrainingPlan, UpdateKind, WeightRule
 
 Digest = Annotated[bytes, Meta(min_length=limits.DIGEST, max_length=limits.DIGEST)]
@@ -323,11 +322,32 @@ class SealedHead(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_
         return digest(Label.HEADER, self.header)
 
 
+class Ticket(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_like=True):
+    """A one-time password for one bulk connection. Visible on the path: it only keeps strangers out."""
+
+    subject: bytes
+    secret: bytes
+
+    def __repr__(self) -> str:
+        return f"Ticket({self.subject[:4].hex()}…)"
+
+
 # --- messages: what a control frame holds -------------------------------------------------------------------------
 
 
-class Message(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="m", array_like=False):
+class Message(
+    msgspec.Struct,
+    frozen=True,
+    forbid_unknown_fields=True,
+    tag_field="m",
+    array_like=False,
+    kw_only=True,
+    omit_defaults=True,
+):
     """The root of all control messages."""
+
+    checkpoint: Signed | None = None
+    """Of its sender's view ledger, where it carries one (`view.CARRIES`); put on, checked and taken off by the loop."""
 
     @property
     def about(self) -> bytes | None:

@@ -5,6 +5,8 @@ Rules:
   verified, nothing else from that connection reaches the machine.
 - A refused message is told to its sender by the name of the error and to our operator, and changes nothing else.
 - Effects are carried out in the order in which the machine gave them.
+- Before an effect is carried out, everything that led to it is in the view ledger; what a peer says is held to the
+  checkpoint it carries before the machine sees it.
 - A journal or file that cannot be written stops the party at once, queued effects and all: to others, a crash.
 - The loop never waits for a peer, only for `poll`, and that no longer than the next deadline.
 """
@@ -15,6 +17,8 @@ import threading
 import time
 from collections.abc import Callable
 from typing import Any, Protocol
+
+import msgspec
 
 from ..crypto.errors import Misbehaviour, Misuse
 from ..crypto.identity import Identity
@@ -28,6 +32,7 @@ from .messages import Credit, Grant, Hello, HelloStatement, Message, Refusal
 from .progress import Ended, Progress, RefusedProgress, Said
 from .statements import open_signed, sign
 from .transfers import Completed, Delivered, Failed, TransferEvent, Transfers, Unconfirmed
+from .view import CARRIES
 
 Report = Callable[[Progress], None]
 
@@ -150,6 +155,7 @@ class Party:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.machine = machine
+        self._view = machine.exchange.view
         self.error: str | None = None
         self.mendable = False
         """Whether what ended this party is for its own operator to mend."""
@@ -272,8 +278,10 @@ class Party:
             elif isinstance(message, Credit):
                 self._transfers.credit(peer, message)
             elif not self.machine.finished:
-                self.machine.receive(peer, message, now)
+                self._view.hold(peer, message.checkpoint, message)
+                self.machine.receive(peer, msgspec.structs.replace(message, checkpoint=None), now)
         except Misbehaviour as error:
+            self._view.refused(peer, error.code, message.about if message is not None else None)
             text = str(error) if error.party is not None else f"{peer}: {error.reason}"
             self._report(RefusedProgress(code=error.code, text=text))
             # Never an answer to a refusal: two parties that refuse each other's refusals would not stop.
@@ -319,6 +327,7 @@ class Party:
                 self.machine.opened(peer, incoming, sections, now)
             case Failed(peer, subject, error):
                 self._lanes.close_bulk(subject)
+                self._view.refused(peer, error.code, subject)
                 self._report(RefusedProgress(code=error.code, text=str(error)))
                 self.machine.transfer_failed(peer, subject, error, now)
             case Delivered(peer, subject):
@@ -334,6 +343,7 @@ class Party:
         """Carry out effects until there are none, and move records."""
         while True:
             effects = self.machine.take_effects()
+            self._view.settle()
             for effect in effects:
                 self._carry_out(effect)
             now = self._clock()
@@ -378,6 +388,8 @@ class Party:
         self._send(peer, Grant(ticket=ticket))
 
     def _send(self, peer: str, message: Message) -> None:
+        if type(message) in CARRIES:
+            message = msgspec.structs.replace(message, checkpoint=self._view.checkpoint())
         try:
             self._lanes.send(peer, encode(message))
         except LaneError as error:

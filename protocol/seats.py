@@ -24,6 +24,7 @@ from ..crypto.sharing.registry import chartered
 from ..crypto.sharing.wire import share_bytes, share_from_sections, total_bytes
 from .charter_rules import Charter, Mode
 from .errors import CharterError
+from .ledger import Content, DataClass, Part
 from .messages import OpenRound
 
 _OF_MODE = {
@@ -125,6 +126,23 @@ class Seats:
             return None
         turn = self.turn(question, contributor)
         return share_from_sections(self.scheme, question.plan, question.words, index, turn, sections)
+
+    def content(self, question: OpenRound, contributor: str, holder: str) -> Content:
+        """Return what a holder's share of a contribution is, as a view ledger names it."""
+        index = self.index(holder)
+        if index is None:
+            return Content(DataClass.SHARE, (contributor,))
+        if len(self.holders) == 1:
+            return Content(DataClass.UPDATE, (contributor,))
+        form = self._form(holder, self.turn(question, contributor))
+        data = DataClass.SHARE if Kind.VECTOR in form else DataClass.SEED
+        return Content(data, (contributor,), Part(index, len(self.holders)))
+
+    def total_content(self, contributors: tuple[str, ...], holder: str) -> Content:
+        """Return what a holder's total over a set is, as a view ledger names it."""
+        index = self.index(holder)
+        part = None if index is None or len(self.holders) == 1 else Part(index, len(self.holders))
+        return Content(DataClass.AGGREGATE, contributors, part)
 
     def total_bytes(self, question: OpenRound, holder: str) -> list[int]:
         """Return how long each section of a holder's released total is; none for one that holds nothing."""

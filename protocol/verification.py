@@ -22,8 +22,9 @@ from ..crypto.sealing import check_public_key
 from .charter import Charter, Role
 from .check_messages import Challenge, MaskedFingerprint, MaskKey, SumCheck, SumState
 from .codec import encode
+from .context import RoundContext
 from .errors import IllegalMessage, NotInCohort, SplitView, WrongOpenRound, WrongSender
-from .exchange import Exchange, RoundContext
+from .exchange import Exchange
 from .messages import CloseList, SealedHead, Signed
 from .seats import Seats
 from .session import contributor_set

@@ -21,6 +21,7 @@ from ..crypto.ring import to_wire
 from ..protocol import limits
 from ..protocol.aborts import sign_abort
 from ..protocol.charter import Role
+from ..protocol.context import RoundContext
 from ..protocol.errors import (
     GateShut,
     IllegalMessage,
@@ -32,6 +33,7 @@ from ..protocol.errors import (
 )
 from ..protocol.exchange import Incoming, Outgoing
 from ..protocol.intake import Intake
+from ..protocol.ledger import Content, DataClass
 from ..protocol.machine import Drop, Permit, Provide
 from ..protocol.messages import (
     Aborted,
@@ -96,6 +98,8 @@ class SecureWorker(SecureSession):
             return
         # Nobody is connected to a process that has just begun; from now on they count as gone.
         self._gone.setdefault(self._owner, now)
+        if self._memory.question is not None and self._memory.open_round is not None:
+            self.exchange.view.begin(RoundContext.of(self._memory.question, self._memory.open_round))
         lost = self._memory.lost_attempt
         if lost is not None:
             text = f"{self.name} was restarted; what it had added up is gone"
@@ -155,6 +159,7 @@ class SecureWorker(SecureSession):
 
     def _collect(self, question: OpenRound, name: bytes, before: Signed | None, now: float) -> None:
         self._list = None
+        self.exchange.view.begin(RoundContext.of(question, name))
         self._intake = Intake(
             self.identity, self.charter, self.exchange, self._seats, question, name, buffers=self._buffers
         )
@@ -271,6 +276,7 @@ class SecureWorker(SecureSession):
             decision = self._memory.gate.decide(intake.question, close.contributors)
             total = intake.total(close.contributors)
         except (GateShut, Unsummable) as shut:
+            self._note_refusal(shut, close.contributors)
             text = str(shut) if isinstance(shut, Unsummable) else shut.reason
             if close.missing:
                 text += f"; no contribution from {', '.join(close.missing)} as seen by {self.name}"
@@ -292,6 +298,7 @@ class SecureWorker(SecureSession):
             [] if total is None else [to_wire(total)],
             contributors=len(decision.contributors),
             close=name,
+            content=self._seats.total_content(decision.contributors, self.name),
         )
         statement = RoundStatement(
             open_round=intake.open_round,
@@ -344,12 +351,19 @@ class SecureWorker(SecureSession):
         try:
             decision = self._memory.gate.decide(question, close.contributors)
         except GateShut as shut:
+            self._note_refusal(shut, close.contributors)
             self._abort(Cause.FAULT, shut.reason)
             return
         self._release(decision, msgspec.structs.replace(kept, decided=True), None, now)
 
+    def _note_refusal(self, shut: GateShut | Unsummable, contributors: tuple[str, ...]) -> None:
+        content = self._seats.total_content(contributors, self.name) if contributors else Content(DataClass.CONTROL, ())
+        self.exchange.view.refused(self._owner, shut.code, self._memory.open_round, content)
+
     def _release(self, decision: Decision, kept: ReleaseKept, sealed: Outgoing | None, now: float) -> None:
         """Write set, decision and sealed bytes in one transaction, and only then send anything of it."""
+        content = self._seats.total_content(decision.contributors, self.name)
+        self.exchange.view.released(self._owner, kept.head, content, kept.commitment)
         self._memory.decide_release(decision, kept, sealed)
         close = open_signed(self.charter, kept.close, CloseList)
         cohort = self._memory.question.cohort if self._memory.question is not None else ()

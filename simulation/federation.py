@@ -20,13 +20,14 @@ from ..owner.store import OwnerStore
 from ..protocol import limits
 from ..protocol.charter import Charter, Mode, Role, Rules, SchemeName
 from ..protocol.charter import Party as CharterParty
-from ..protocol.exchange import Exchange, Handled
+from ..protocol.exchange import Exchange
 from ..protocol.journal import Journal
 from ..protocol.lanes.memory_lanes import Delivery, MemoryLanes, MemoryNetwork
 from ..protocol.machine import Machine
 from ..protocol.party import InlineExecutor, Party
 from ..protocol.progress import Progress
 from ..protocol.site import LocalLimits, OwnerPlan, Site, TaskEntry, addresses
+from ..protocol.view import Handled, View
 from ..secure_worker.machine import SecureWorker
 from ..workers.data_owner import DataOwner
 from ..workers.evaluator import Evaluator
@@ -187,7 +188,8 @@ class Federation:
     def _machine(self, name: str) -> Machine:
         identity, role = self.identities[name], self.roles[name]
         journal = self.journals.setdefault(name, Journal.of(identity, role))
-        exchange = self._exchanges.get(name, Exchange)(identity, self.charter, self.handled[name].append)
+        view = View.kept_in(journal, identity, self.charter, self.handled[name].append)
+        exchange = self._exchanges.get(name, Exchange)(identity, self.charter, view)
         if role is Role.MODEL_OWNER:
             owner: MachineClass = self._classes.get(name, ModelOwner)
             return owner(identity, self.charter, exchange, journal, self.plan, self.model, self.store)

@@ -28,7 +28,6 @@ from ..protocol import limits
 from ..protocol.charter import Charter
 from ..protocol.codec import AnyMessage, decode_as
 from ..protocol.exchange import Exchange
-from ..protocol.lanes.base import Ticket
 from ..protocol.messages import (
     Abort,
     Aborted,
@@ -62,6 +61,7 @@ from ..protocol.messages import (
     SessionOver,
     Signed,
     Statement,
+    Ticket,
 )
 from ..protocol.statements import sign
 from .world import SimulatedParty

@@ -13,7 +13,8 @@ from ..crypto.sealing import RoundKey, Staging
 from ..crypto.sharing.base import Dealer, Seed, Share, pieces
 from ..owner.machine import ModelOwner
 from ..protocol.charter import Role
-from ..protocol.exchange import Exchange, Incoming, Outgoing, RoundContext
+from ..protocol.context import RoundContext
+from ..protocol.exchange import Exchange, Incoming, Outgoing
 from ..protocol.messages import OpenRound, SealedHead
 from ..secure_worker.machine import SecureWorker
 from ..workers.data_owner import DataOwner
@@ -123,11 +124,11 @@ def watched_exchange(world: "World", name: str) -> type[Exchange]:
             world.saw_key(name, key)
             return super().examine(head, label, context, sender, key, sections)
 
-        def open(self, head: SealedHead, key: RoundKey, staging: Staging | None = None) -> Incoming:
+        def open(self, head: SealedHead, key: RoundKey, staging: Staging | None = None, **more: Any) -> Incoming:
             world.saw_key(name, key)
             if world.honest(name):
                 world.tell("opens", name, head, key)
-            incoming: Incoming = super().open(head, key, staging)
+            incoming: Incoming = super().open(head, key, staging, **more)
             finish = incoming.finish
 
             def noted() -> tuple[memoryview, ...]:

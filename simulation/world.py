@@ -38,6 +38,7 @@ from ..protocol.seats import Seats
 from ..protocol.session import question_digest
 from ..protocol.site import addresses
 from ..protocol.statements import statement_digest
+from ..protocol.view import View
 from .conspiracy import CONSPIRACIES
 from .crashes import Crash, CrashPlan, CrashSchedule, FaultyJournal, effect_names
 from .faults import FaultyNetwork, PacedExecutor, PartyClock, SteppedLanes
@@ -337,9 +338,11 @@ class World(Federation):
         if newest is not None:
             self.model.load(newest[1])
         rounds, journal = newest[0] if newest is not None else 0, self.journals[name]
-        exchange = self._exchanges[name](self.identities[name], self.charter, self.handled[name].append)
+        identity = self.identities[name]
+        view = View.kept_in(journal, identity, self.charter, self.handled[name].append)
+        exchange = self._exchanges[name](identity, self.charter, view)
         return self._classes[name](
-            self.identities[name],
+            identity,
             self.charter,
             exchange,
             journal,

@@ -34,8 +34,9 @@ from ..protocol.check_messages import (
     OfferMaskKey,
     SumCheck,
 )
+from ..protocol.context import RoundContext
 from ..protocol.errors import IllegalMessage, SplitView, WrongOpenRound, WrongSender
-from ..protocol.exchange import RoundContext
+from ..protocol.ledger import DataClass
 from ..protocol.machine import Work
 from ..protocol.messages import CloseList, Signed
 from ..protocol.progress import Said, SumChecked
@@ -115,12 +116,14 @@ class AnsweringOwner(Witness):
         """Keep the vector for the check of its sum, and offer a key for it."""
         self.stop_answering()
         self._answering = Answering.of(self.identity, self.charter, sent.kept, close, words)
+        self.exchange.view.drew(self._answering.key)
         self._offer_mask_key()
 
     def stop_answering(self) -> None:
         """Forget the sum that is being checked."""
         if self._answering is not None:
             self._answering.forget()
+            self.exchange.view.erased(DataClass.UPDATE, (self.name,))
         self._answering = None
 
     def peer_up(self, peer: str, now: float) -> None:

@@ -33,6 +33,7 @@ from ..protocol.errors import (
 )
 from ..protocol.exchange import Exchange, Outgoing
 from ..protocol.journal import Journal
+from ..protocol.ledger import Act, DataClass
 from ..protocol.machine import Dial, Drop, Provide, Work
 from ..protocol.messages import (
     Closed,
@@ -201,6 +202,14 @@ class DataOwner(AnsweringOwner):
             salt = new_salt()
             words = result.words
             self._vector = _Vector(trained, words, salt, digest(Label.VECTOR, salt, to_wire(words)))
+            model = (Act.OPENED, DataClass.MODEL, ())
+            self.exchange.view.derived(
+                DataClass.UPDATE,
+                (self.name,),
+                sources=(model,),
+                payload=words.nbytes,
+                commitment=self._vector.digest,
+            )
         if asked is None or question_digest(asked.question) != trained:
             return  # between two attempts, or for a round that is over
         if not isinstance(result, _Trained) or self._vector is None:
@@ -246,7 +255,14 @@ class DataOwner(AnsweringOwner):
         listed = [each.commitment for each in committed.values()]
         for holder, part in parts.items():
             outgoing = exchange.seal(
-                label, context, holder, keys[holder], part, committed=committed[holder], shares=listed
+                label,
+                context,
+                holder,
+                keys[holder],
+                part,
+                committed=committed[holder],
+                shares=listed,
+                content=seats.content(question, self.name, holder),
             )
             self._uploads[holder] = _Upload(holder, outgoing, holder == counting, share_list(listed))
         self._remember_sent(asked, vector)

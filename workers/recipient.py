@@ -30,6 +30,7 @@ from ..crypto.sealing import RoundKey
 from ..learning.task import Trainer
 from ..protocol.aborts import sign_abort
 from ..protocol.charter import Charter, Role
+from ..protocol.context import RoundContext
 from ..protocol.errors import (
     IllegalMessage,
     MalformedMessage,
@@ -42,7 +43,7 @@ from ..protocol.errors import (
     WrongSender,
     WrongSession,
 )
-from ..protocol.exchange import Exchange, Incoming, RoundContext
+from ..protocol.exchange import Exchange, Incoming
 from ..protocol.journal import Journal
 from ..protocol.machine import Dial, Drop, Expect, Machine
 from ..protocol.messages import (
@@ -215,6 +216,8 @@ class Recipient(Machine):
             and not self._begin_again(peer, asked, declined=before.declined)
         ):
             return
+        self.exchange.view.begin(asked.context)
+        self.exchange.view.drew(asked.key)
         if question.session != self.session:
             self.refusals = before.refusals if before is not None and before.session == question.session else 0
             self.session = question.session
@@ -289,12 +292,13 @@ class Recipient(Machine):
             if abort is not None:
                 self.check_abort(abort)
             keys[offer.holder] = offer.key
+        context = RoundContext.of(question, name)
         return Asked(
             question=question,
             open_round=name,
             holder_keys=keys,
             key=RoundKey(),
-            context=RoundContext.of(question, name),
+            context=context,
             deadline=now + charter.rules.deadlines.join,
         )
 

@@ -17,20 +17,9 @@ Rules every implementation keeps, and `tests/lanes/` checks on each:
 from dataclasses import dataclass
 from typing import Protocol
 
-import msgspec
-
 from ...crypto.errors import Misbehaviour
 from ...crypto.labels import Buffer
-
-
-class Ticket(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_like=True):
-    """A one-time password for one bulk connection. Visible on the path: it only keeps strangers out."""
-
-    subject: bytes
-    secret: bytes
-
-    def __repr__(self) -> str:
-        return f"Ticket({self.subject[:4].hex()}…)"
+from ..messages import Ticket
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,8 @@ from ...crypto.errors import Misbehaviour
 from ...crypto.labels import Buffer
 from .. import limits
 from ..errors import LaneError, StrangerKey
-from .base import BulkDown, BulkUp, Down, Event, Frame, Record, Refused, Ticket, Up, Woken
+from ..messages import Ticket
+from .base import BulkDown, BulkUp, Down, Event, Frame, Record, Refused, Up, Woken
 from .tickets import Grant, TicketBook
 
 _CONTROL_ROOM = 2 * limits.CONTROL_QUEUE

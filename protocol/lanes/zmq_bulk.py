@@ -13,7 +13,8 @@ import zmq
 
 from ...crypto.labels import Buffer
 from .. import limits
-from .base import BulkDown, BulkUp, Record, Ticket
+from ..messages import Ticket
+from .base import BulkDown, BulkUp, Record
 from .tickets import Grant, TicketBook
 from .zmq_sockets import (
     BULK_DOMAIN,

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 from tertium.protocol import limits
 from tertium.protocol.errors import ExpiredTicket, LaneError, ReusedTicket, StrangerKey, UnknownTicket
-from tertium.protocol.lanes.base import BulkDown, BulkUp, Down, Frame, Record, Refused, Ticket, Up, Woken
+from tertium.protocol.lanes.base import BulkDown, BulkUp, Down, Frame, Record, Refused, Up, Woken
+from tertium.protocol.messages import Ticket
 
 SUBJECT = bytes(range(32))
 OTHER = bytes(32)

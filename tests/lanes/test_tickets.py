@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tertium.protocol import limits
 from tertium.protocol.errors import ExpiredTicket, LaneError, ReusedTicket, UnknownTicket
-from tertium.protocol.lanes.base import Ticket
 from tertium.protocol.lanes.tickets import TicketBook
+from tertium.protocol.messages import Ticket
 
 SUBJECTS = [bytes([number]) * 32 for number in range(6)]
 STEPS = st.lists(

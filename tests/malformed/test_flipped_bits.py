@@ -20,8 +20,9 @@ from tertium.crypto.sealing import RoundKey
 from tertium.protocol.charter import Charter, Mode, Role, Rules, SchemeName
 from tertium.protocol.check_messages import Answered, Checked, OfferMaskKey
 from tertium.protocol.codec import decode_as, decode_message, encode
+from tertium.protocol.context import RoundContext
 from tertium.protocol.errors import MalformedMessage, NotInCharter
-from tertium.protocol.exchange import Exchange, RoundContext
+from tertium.protocol.exchange import Exchange
 from tertium.protocol.ledger import Checkpoint
 from tertium.protocol.messages import (
     Aborted,

@@ -20,6 +20,7 @@ from tertium.crypto.sealing import RoundKey
 from tertium.protocol import exchange as exchanges
 from tertium.protocol.charter import Mode, Role, Rules, SchemeName
 from tertium.protocol.codec import decode_as, decode_message, encode
+from tertium.protocol.context import RoundContext
 from tertium.protocol.errors import (
     MalformedMessage,
     NotInCharter,
@@ -34,7 +35,7 @@ from tertium.protocol.errors import (
     WrongSender,
     WrongSession,
 )
-from tertium.protocol.exchange import Exchange, RoundContext
+from tertium.protocol.exchange import Exchange
 from tertium.protocol.messages import Header, Ready, SealedHead
 from tertium.simulation.federation import make_charter
 

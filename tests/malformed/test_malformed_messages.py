@@ -118,7 +118,7 @@ def others(own: str) -> Iterator[tuple[str, Spoil]]:
 
 def within(info: Any) -> Iterator[tuple[str, Spoil]]:
     """Yield the ways of a struct: as a whole, and each of its fields."""
-    listed = info.array_like
+    listed, omits = info.array_like, info.cls.__struct_config__.omit_defaults
     yield from others("a list" if listed else "a map")
     yield "an empty one", (lambda _: []) if listed else (lambda _: {})
     for at, field in enumerate(info.fields):
@@ -131,11 +131,15 @@ def within(info: Any) -> Iterator[tuple[str, Spoil]]:
 
         for name, spoil in ways(field.type):
             yield f"{field.name}: {name}", lambda value, spoil=spoil, change=change: change(value, spoil)
-        if not listed:
+        if not listed and (field.required or not omits):
             yield (
                 f"{field.name}: missing",
                 lambda value, place=place: {key: item for key, item in value.items() if key != place},
             )
+        elif not listed:
+            # What may be missing is left out where it says nothing: two encodings would be one message.
+            default = msgspec.to_builtins(field.default)
+            yield f"{field.name}: its default", lambda value, place=place, default=default: {**value, place: default}
             # Two keys of one name: which one counts is what parsers disagree about.
             yield (
                 f"{field.name}: twice",

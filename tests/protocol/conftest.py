@@ -20,12 +20,14 @@ from tertium.crypto.ring import Plan
 from tertium.crypto.sealing import RoundKey
 from tertium.protocol.charter import Charter, Mode, Role, Rules, SchemeName
 from tertium.protocol.codec import decode_as
-from tertium.protocol.exchange import Exchange, Handled, Outgoing, RoundContext
+from tertium.protocol.context import RoundContext
+from tertium.protocol.exchange import Exchange, Outgoing
 from tertium.protocol.messages import CloseList, Header, OpenRound, Purpose, SealedHead
 from tertium.protocol.session import session_id
 from tertium.protocol.statements import sign, statement_digest
 from tertium.protocol.training import DType, Entry, Layout, TrainingPlan, model_digest
 from tertium.protocol.vector import vector_bytes
+from tertium.protocol.view import Handled, View
 from tertium.simulation.federation import make_charter
 
 ROLES = {
@@ -53,7 +55,7 @@ class World:
     def __post_init__(self) -> None:
         self.charter: Charter = make_charter(self.identities, ROLES, RULES)
         self.exchanges = {
-            name: Exchange(identity, self.charter, self.handled[name].append)
+            name: Exchange(identity, self.charter, View(identity, self.charter, observe=self.handled[name].append))
             for name, identity in self.identities.items()
         }
         self.owner_key, self.third_key = RoundKey(), RoundKey()

@@ -92,19 +92,27 @@ def path(tmp_path: Path) -> Path:
 def test_every_label_that_may_travel_sealed_is_a_class_of_data() -> None:
     sealed = {label for label, _, _ in (*MAY_SEND, TO_AN_OWNER_THAT_HOLDS)}
     assert sealed == set(LABELS.values()) - {Label.EVALUATION}
-    assert set(DataClass) - set(LABELS) == {DataClass.CONTROL}
+    assert set(DataClass) - set(LABELS) == {DataClass.CONTROL, DataClass.KEY}
 
 
 def test_every_act_says_whether_it_has_a_peer() -> None:
     assert set(Act) - WITH_A_PEER - ALONE == {Act.REFUSED}
     assert not WITH_A_PEER & ALONE
     for act in Act:
+        code = "SplitView" if act is Act.REFUSED else ""
         for peer in (None, "alice"):
             if act in (WITH_A_PEER if peer is None else ALONE):
                 with pytest.raises(ValueError, match=f"what was {act.value} {'has' if peer else 'lacks'} a peer"):
-                    noted(act=act, peer=peer)
+                    noted(act=act, peer=peer, code=code)
             else:
-                noted(act=act, peer=peer)
+                noted(act=act, peer=peer, code=code)
+
+
+@pytest.mark.parametrize("act", Act)
+def test_a_refusal_alone_has_the_name_of_an_error(act: Act) -> None:
+    peer = None if act in ALONE else "alice"
+    with pytest.raises(ValueError, match="a refusal has the name of an error, and nothing else has one"):
+        noted(act=act, peer=peer, code="" if act is Act.REFUSED else "SplitView")
 
 
 def test_a_class_of_one_party_names_one_and_a_sum_its_contributors() -> None:
@@ -296,20 +304,39 @@ def test_what_was_staged_by_a_party_that_ended_never_happened() -> None:
 
 
 @pytest.mark.parametrize("name", sorted(REPEATABLE, key=lambda name: name.value), ids=lambda name: name.name)
-def test_a_write_that_may_be_synced_later_is_not_where_it_takes_entries_along(path: Path, name: Write) -> None:
-    """The act follows the write, so an entry that a power failure takes back would be of an act nobody wrote down."""
-    journal, ledger = opened(path, next(role for role, names in WRITES.items() if name in names))
+def test_a_party_signs_for_no_more_than_a_power_failure_leaves(path: Path, name: Write, world: Any) -> None:
+    """What goes in with a write that is synced later survives a kill, and no signature covers it before it is synced."""
+    role = next(role for role, names in WRITES.items() if name in names)
+    identity = world.identities["third"]
+    journal = Journal(path, party="third", role=role, signing=bytes(32))
+    ledger = Ledger(journal, world.charter.digest)
+
+    def signed() -> int:
+        return open_signed(world.charter, ledger.checkpoint(identity, settle=False), Checkpoint).size
 
     def synced() -> bool:
         return journal._db.execute("pragma synchronous").fetchone() == (2,)
 
+    assert signed() == 0
+    ledger.append(noted(charter=world.charter.digest))
+    ledger.settle()
+    assert (signed(), synced()) == (1, True)
+    ledger.append(noted(charter=world.charter.digest))
     journal.write(name)
-    assert not synced()
-    ledger.append(noted())
-    journal.write(name)
-    assert synced()
-    journal.write(name)
-    assert not synced()
+    assert (stored(path), signed(), synced()) == (2, 1, False)
+    ledger.append(noted(charter=world.charter.digest))
+    ledger.settle(later=True)
+    assert (stored(path), signed(), synced()) == (3, 1, False)
+    before = path.with_name(f"{path.name}-wal").read_bytes()
+    ledger.settle()
+    assert (signed(), synced()) == (3, True)
+    assert path.with_name(f"{path.name}-wal").read_bytes() != before, "an empty transaction is not synced"
+    journal.close()
+    # A process that has just begun does not know what of it is on the disk.
+    journal = Journal(path, party="third", role=role, signing=bytes(32))
+    ledger = Ledger(journal, world.charter.digest)
+    assert journal.durable == 0
+    assert (signed(), journal.durable, synced()) == (3, 3, True)
     journal.close()
 
 

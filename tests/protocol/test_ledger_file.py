@@ -309,8 +309,8 @@ def test_an_entry_made_from_a_later_one_is_found(tmp_path: Path, parties: Any) -
 def test_another_encoding_of_the_same_entry_is_none(tmp_path: Path, parties: Any) -> None:
     path, signed = make(tmp_path / "third", parties, 3)
     leaves = [row[1] for row in rows_of(path)]
-    assert leaves[1][0] == 0x9F
-    longer = b"\xdc\x00\x0f" + leaves[1][1:]
+    assert leaves[1][:3] == b"\xdc\x00\x10"
+    longer = b"\xdd\x00\x00\x00\x10" + leaves[1][3:]
     assert msgspec.msgpack.decode(longer) == msgspec.msgpack.decode(leaves[1])
     said = judged(rewritten(path, tmp_path, hashed([leaves[0], longer, leaves[2]])), parties, signed)
     assert said is not None

@@ -19,7 +19,6 @@ from tertium.protocol.errors import (
     WrongSender,
     WrongSession,
 )
-from tertium.protocol.lanes.base import Ticket
 from tertium.protocol.messages import (
     Closed,
     CloseList,
@@ -34,6 +33,7 @@ from tertium.protocol.messages import (
     SealedHead,
     SendModel,
     SessionOffer,
+    Ticket,
 )
 from tertium.protocol.rounds import Phase
 from tertium.protocol.session import question_digest

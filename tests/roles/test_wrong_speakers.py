@@ -25,7 +25,6 @@ from tertium.protocol.errors import (
     WrongSender,
     WrongSession,
 )
-from tertium.protocol.lanes.base import Ticket
 from tertium.protocol.messages import (
     Abort,
     Aborted,
@@ -54,6 +53,7 @@ from tertium.protocol.messages import (
     SendModel,
     SessionEnd,
     SessionOver,
+    Ticket,
 )
 from tertium.protocol.rounds import Phase
 from tertium.protocol.statements import statement_digest

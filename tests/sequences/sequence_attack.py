@@ -28,7 +28,6 @@ from tertium.owner.questions import new_question
 from tertium.protocol.charter import Role
 from tertium.protocol.codec import decode_as, decode_message, encode
 from tertium.protocol.exchange import Exchange
-from tertium.protocol.lanes.base import Ticket
 from tertium.protocol.messages import (
     Abort,
     Aborted,
@@ -76,6 +75,7 @@ from tertium.protocol.messages import (
     SessionOver,
     Signed,
     Statement,
+    Ticket,
 )
 from tertium.protocol.rounds import TABLES
 from tertium.protocol.session import session_id

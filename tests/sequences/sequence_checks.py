@@ -19,7 +19,7 @@ from tertium.protocol.check_messages import (
     SumState,
 )
 from tertium.protocol.codec import decode_as
-from tertium.protocol.exchange import RoundContext
+from tertium.protocol.context import RoundContext
 from tertium.protocol.messages import CloseList, Message, Purpose, Release, Signed
 from tertium.protocol.session import contributor_set
 from tertium.protocol.verification import challenge_of

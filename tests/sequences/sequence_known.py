@@ -28,8 +28,8 @@ from tertium.protocol.check_messages import (
     SumCheck,
 )
 from tertium.protocol.codec import decode_as
-from tertium.protocol.exchange import Exchange, Outgoing, RoundContext
-from tertium.protocol.lanes.base import Ticket
+from tertium.protocol.context import RoundContext
+from tertium.protocol.exchange import Exchange, Outgoing
 from tertium.protocol.messages import (
     Abort,
     Aborted,
@@ -76,6 +76,7 @@ from tertium.protocol.messages import (
     SessionOver,
     Signed,
     Statement,
+    Ticket,
 )
 from tertium.protocol.statements import statement_digest
 from tertium.protocol.training import Score, WeightRule

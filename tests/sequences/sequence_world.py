@@ -30,10 +30,9 @@ from tertium.protocol.charter import Charter, Deadlines, Mode, Role, Rules, Sche
 from tertium.protocol.errors import PeerLost, SiteFileError
 from tertium.protocol.exchange import Exchange, Incoming, Outgoing
 from tertium.protocol.journal import Journal
-from tertium.protocol.lanes.base import Ticket
 from tertium.protocol.limits import DIGEST, TICKET_SECRET
 from tertium.protocol.machine import Dial, Drop, Effect, Expect, Finish, Machine, Permit, Provide, Send, Work
-from tertium.protocol.messages import Grant, Message, Receipted, Refusal, RoundRecord
+from tertium.protocol.messages import Grant, Message, Receipted, Refusal, RoundRecord, Ticket
 from tertium.protocol.rounds import TABLES, Phase
 from tertium.protocol.site import OwnerPlan, Site, TaskEntry
 from tertium.secure_worker.machine import SecureWorker
