@@ -10,6 +10,7 @@ Rules of the file:
 - No secret reaches a repr, an error, a pickle, a copy or the locals of a frame that raises.
 """
 
+import functools
 import os
 import re
 import stat
@@ -31,6 +32,8 @@ KEY_BYTES = 32
 SIGNATURE_BYTES = 64
 KEY_FILE_MODE = 0o600
 KEY_FILE_BYTES = 4 * 1024
+REMEMBERED_BYTES = 4 * 1024
+"""The longest framed bytes over which a signature that verified is remembered."""
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,31}", re.ASCII)
 _HEADER = (
@@ -190,10 +193,22 @@ def verify(signing_key: bytes, label: Label, payload: Buffer, signature: bytes, 
         BadSignature: it was not made by this key, for this label, over this payload; or key or signature has no valid
             form.
     """
+    data = frame(label, [payload])
+    check = _check_remembered if len(data) <= REMEMBERED_BYTES else _check
     try:
-        Ed25519PublicKey.from_public_bytes(signing_key).verify(signature, frame(label, [payload]))
+        check(signing_key, signature, data)
     except (InvalidSignature, ValueError):
         raise BadSignature(f"the signature over a {label.value!r} does not verify", party=party) from None
+
+
+def _check(signing_key: bytes, signature: bytes, data: bytes) -> None:
+    Ed25519PublicKey.from_public_bytes(signing_key).verify(signature, data)
+
+
+# Whether a signature verifies follows from these three strings of bytes alone, and they are compared whole: who said
+# so, about what, and when, is no part of it. Only what did not raise is remembered, so nothing false ever is; long data
+# is not, or a peer would choose how much memory this takes. In a round a party meets one statement several times.
+_check_remembered = functools.lru_cache(maxsize=512)(_check)
 
 
 def _read_private(path: Path) -> bytes:

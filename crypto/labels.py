@@ -6,12 +6,14 @@ so no two different lists of parts give the same bytes.
 
 import enum
 import struct
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from blake3 import blake3
 
 Buffer = bytes | bytearray | memoryview
 DIGEST_BYTES = 32
+
+_length: Callable[[int], bytes] = struct.Struct(">Q").pack
 
 
 class Label(enum.Enum):
@@ -62,24 +64,31 @@ class Label(enum.Enum):
     SCHEME = "tertium/1 scheme"
     SHARE = "tertium/1 share"
 
+    framed: bytes
+    """Its bytes behind their length: how everything begins that is put together under it."""
+
+    def __init__(self, text: str) -> None:
+        self.framed = _length(len(text)) + text.encode("ascii")
+
     def __bytes__(self) -> bytes:
-        return self.value.encode("ascii")
+        text: str = self.value
+        return text.encode("ascii")
 
 
 def frame(label: Label, parts: Iterable[Buffer]) -> bytes:
     """Return `label` and `parts`, each preceded by its length as 8 big-endian bytes."""
-    out = bytearray()
-    for part in (bytes(label), *parts):
-        out += struct.pack(">Q", len(part))
+    out = bytearray(label.framed)
+    for part in parts:
+        out += _length(len(part))
         out += part
     return bytes(out)
 
 
 def hasher(label: Label, *parts: Buffer) -> blake3:
     """Return a BLAKE3 hasher that has taken in the framed label and parts; feed it more with `update`."""
-    h = blake3()
-    for part in (bytes(label), *parts):
-        h.update(struct.pack(">Q", len(part)))
+    h = blake3(label.framed)
+    for part in parts:
+        h.update(_length(len(part)))
         h.update(part)
     return h
 

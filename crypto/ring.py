@@ -24,6 +24,7 @@ difference to that one too: q + (n + 5) 2u (q + B), in which the spare terms exc
 n <= 2^24.
 """
 
+import functools
 import math
 from dataclasses import dataclass
 from fractions import Fraction
@@ -423,6 +424,8 @@ def _largest_word(max_weight: int, fixed: Fixed) -> int:
     return max(rounded, math.floor(exact + Fraction(1, 2)))
 
 
+# Pure arithmetic in exact fractions, and every statement that is decoded brings the same plan again.
+@functools.lru_cache(maxsize=256)
 def _fits(word_bits: int, cohort: int, max_weight: int, fixed: Fixed) -> bool:
     exact = Fraction(fixed.bound) * (max_weight << fixed.scale_bits)
     most = _largest(word_bits)
@@ -435,6 +438,7 @@ def _finest(word_bits: int, cohort: int, max_weight: int, bound: float) -> Fixed
     return next((fixed for fixed in formats if _fits(word_bits, cohort, max_weight, fixed)), None)
 
 
+@functools.lru_cache(maxsize=256)
 def _error(fixed: Fixed, contributors: int, total_weight: int) -> float:
     """Return q + (n + 5) 2u (q + B) of the module's docstring, rounded up."""
     rounding = Fraction(contributors, total_weight * 2 ** (fixed.scale_bits + 1))

@@ -150,6 +150,17 @@ _LEAST_PAGE: Final = 512
 _PAGE: Final = 4096
 _LOG: Final = 256 * _PAGE
 """Length of the write-ahead log, and how much of it is filled before it is moved into the file."""
+_SETTINGS: Final = ("secure_delete = on", "trusted_schema = off")
+_FILE_SETTINGS: Final = (
+    "locking_mode = exclusive",
+    "journal_mode = wal",
+    "synchronous = full",
+    "cache_size = -2000",
+    f"journal_size_limit = {_LOG}",
+    f"wal_autocheckpoint = {_LOG // _PAGE}",
+    *_SETTINGS,
+)
+"""What a journal in memory has none of besides: a lock, a log, and syncs."""
 _LOCKS: Final = 1 << 30, 512
 """Where in a file SQLite locks, and how many bytes of it (its file format, "The Lock-Byte Page")."""
 
@@ -184,7 +195,7 @@ class Journal:
             self._db = sqlite3.connect(path or ":memory:", isolation_level=None, timeout=0.0, check_same_thread=False)
             try:
                 self._ours = _Owner(SCHEMA, party, signing)
-                self._prepare(self._ours)
+                self._prepare(self._ours, _SETTINGS if path is None else _FILE_SETTINGS)
                 # Behind the lock: another process of this party must not find its key overwritten.
                 keeps_keys = path is not None and role is Role.MODEL_OWNER
                 self.slots = KeySlots(path.with_name(KEY_FILE) if path is not None and keeps_keys else None)
@@ -198,17 +209,8 @@ class Journal:
         path = folder / FILE if folder is not None else None
         return cls(path, party=identity.name, role=role, signing=identity.public.signing)
 
-    def _prepare(self, ours: _Owner) -> None:
-        for setting in (
-            "locking_mode = exclusive",
-            "journal_mode = wal",
-            "synchronous = full",
-            "secure_delete = on",
-            "cache_size = -2000",
-            f"journal_size_limit = {_LOG}",
-            f"wal_autocheckpoint = {_LOG // _PAGE}",
-            "trusted_schema = off",
-        ):
+    def _prepare(self, ours: _Owner, settings: Iterable[str]) -> None:
+        for setting in settings:
             self._db.execute(f"pragma {setting}")
         self._db.execute("begin immediate")
         for table in (ENTRIES_TABLE, _BODIES_TABLE, LEDGER_TABLE, EXHIBITS_TABLE):

@@ -235,7 +235,7 @@ class Party:
     # --- in
 
     def _patience(self, now: float, timeout: float) -> float:
-        if self._interrupted is not None:
+        if timeout <= 0 or self._interrupted is not None:
             return 0.0
         due = self.next_deadline()
         return timeout if due is None else max(0.0, min(timeout, due - now))

@@ -209,7 +209,7 @@ class Transfers:
 
     def next_deadline(self) -> float | None:
         """Return when `stalled` has something to do, or None."""
-        return min((entry.moved + limits.STALL for entry in self._in.values()), default=None)
+        return min((entry.moved + limits.STALL for entry in self._in.values()), default=None) if self._in else None
 
 
 def _named(error: Misbehaviour, peer: str) -> Misbehaviour:

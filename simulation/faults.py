@@ -131,12 +131,14 @@ class FaultyNetwork(Network):
 
     def due(self) -> float:
         """Return when `flush` has something to do; infinity for never."""
-        ends = [end for until, noticed in self._cuts.values() for end in (until, noticed)]
-        return min([at for at, _, _ in self._held[:1]] + ends, default=float("inf"))
+        first = self._held[0][0] if self._held else float("inf")
+        return min((first, *(end for ends in self._cuts.values() for end in ends)))
 
     def flush(self) -> None:
         """Hand over what is due, heal what is over, notice what is silent."""
         now = self._now()
+        if not self._cuts and (not self._held or self._held[0][0] > now):
+            return  # as most times: this is asked before every step
         for pair, (until, noticed) in list(self._cuts.items()):
             if noticed <= min(now, until):
                 self._note("silence", *pair)

@@ -78,9 +78,10 @@ class UpdatesStayHome(Invariant):
                     self.broken(f"{what} stands in a {header.label.value} that {name} opens")
 
     def _search(self, data: bytes, where: str) -> None:
-        for needle, what in self._needles.items():
-            if needle in data:
-                self.broken(f"{what} stands in {where}")
+        if any(map(data.__contains__, self._needles)):
+            for needle, what in self._needles.items():
+                if needle in data:
+                    self.broken(f"{what} stands in {where}")
 
     def carried(self, delivery: Delivery) -> None:
         """Search what travels."""
@@ -221,7 +222,7 @@ class JournalKeepsNoSecret(Invariant):
                 self._search(value, f"{name}'s journal holds a round key at its end")
 
     def _search(self, data: bytes, text: str) -> None:
-        if any(secret in data for secret in self._secrets):
+        if any(map(data.__contains__, self._secrets)):
             self.broken(text)
 
 

@@ -81,11 +81,6 @@ class SimulatedParty(Party):
         if plan is not None:
             raise Crash(plan)
 
-    @property
-    def started(self) -> bool:
-        """Whether it has taken its first step."""
-        return self._started
-
 
 class WatchedStore(OwnerStore):
     """A model owner's folder that shows each checkpoint."""
@@ -389,19 +384,14 @@ class World(Federation):
 
     def play(self) -> list[str]:
         """Play to the end; return the invariants that broke, in words."""
-        while not self.broken and (waiting := self._waiting()):
+        while not self.broken and self._goes_on():
             if self.clock.now > self._patience or self.steps > STEPS:
-                self.tell("stuck", waiting)
+                self.tell("stuck", self._waiting())
                 break
             self._do_planned()
             self.faults.flush()
             now = self.clock.now
-            ready, soonest = [], math.inf
-            for name, party in self.parties.items():
-                if not party.done and (at := self._wakes(name, party)) <= now:
-                    ready.append(name)
-                elif not party.done:
-                    soonest = min(soonest, at)
+            ready, soonest = self._ready(now)
             if ready:
                 self._step(self.chance.choice(ready))
                 continue
@@ -411,6 +401,13 @@ class World(Federation):
         if not self.broken:
             self.tell("over")
         return self.broken
+
+    def _goes_on(self) -> bool:
+        """Whether `_waiting` returns anybody, without making the list: this is asked before every step."""
+        for name, party in self.parties.items():
+            if not party.done and name not in self._liars:
+                return True
+        return any(what == "restart" for _, _, what in self._planned)
 
     def _waiting(self) -> list[str]:
         """Return the honest parties that have not ended, and those that will be back."""
@@ -441,15 +438,25 @@ class World(Federation):
                 case _:
                     self.free_at[name] = max(self.free_at[name], now) + what.seconds
 
-    def _wakes(self, name: str, party: Party) -> float:
-        """Return when a party next has something to do, and is free to."""
-        if self.lanes[name].pending or not party.started:  # type: ignore[attr-defined]
-            return self.free_at[name]
-        # What changes it, but for its own steps and its clock, shows as something to poll for.
-        due = self._dues.get(name)
-        if due is None:
-            due = self._dues[name] = self._due(name)
-        return max(self.free_at[name], due)
+    def _ready(self, now: float) -> tuple[list[str], float]:
+        """Return who has something to do, and is free to, and when the first of the others will be."""
+        ready, soonest = [], math.inf
+        lanes: Mapping[str, Any] = self.lanes
+        for name, party in self.parties.items():
+            if party.done:
+                continue
+            at = self.free_at[name]
+            if party._started and not lanes[name].pending:
+                # What changes it, but for its own steps and its clock, shows as something to poll for.
+                due = self._dues.get(name)
+                if due is None:
+                    due = self._dues[name] = self._due(name)
+                at = due if due > at else at
+            if at <= now:
+                ready.append(name)
+            elif at < soonest:
+                soonest = at
+        return ready, soonest
 
     def _due(self, name: str) -> float:
         party, when = self.parties[name], self.clocks[name].when

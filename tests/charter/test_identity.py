@@ -183,6 +183,31 @@ def test_a_signature_holds_for_one_key_one_label_one_payload() -> None:
             verify(key, label, payload, made, party="alice")
 
 
+def test_what_verified_is_remembered_for_these_very_bytes_and_nothing_that_did_not() -> None:
+    alice, bob = Identity.generate("alice"), Identity.generate("bob")
+    known, signature = identities._check_remembered, alice.sign(Label.CHARTER, b"x")
+    good = (alice.public.signing, Label.CHARTER, b"x", signature)
+    changes = (bob.public.signing, Label.HELLO, b"y", bob.sign(Label.CHARTER, b"x"))
+    verify(*good, party=None)
+    before = known.cache_info()
+    for _ in range(2):
+        for at, other in enumerate(changes):
+            with pytest.raises(BadSignature):
+                verify(*good[:at], other, *good[at + 1 :], party=None)
+        verify(*good, party=None)
+    after = known.cache_info()
+    assert (after.hits - before.hits, after.currsize) == (2, before.currsize)
+
+
+def test_long_data_is_not_remembered() -> None:
+    alice, data = Identity.generate("alice"), bytes(identities.REMEMBERED_BYTES)
+    before = identities._check_remembered.cache_info()
+    verify(alice.public.signing, Label.CHARTER, data, alice.sign(Label.CHARTER, data), party=None)
+    with pytest.raises(BadSignature):
+        verify(alice.public.signing, Label.CHARTER, data, bytes(64), party=None)
+    assert identities._check_remembered.cache_info() == before
+
+
 def test_the_curve_key_is_the_one_libzmq_derives_and_takes_as_raw_bytes() -> None:
     server, client = Identity.generate("server"), Identity.generate("client")
     assert z85.encode(server.public.curve) == zmq.curve_public(z85.encode(server.curve_secret))

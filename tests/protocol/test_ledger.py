@@ -305,7 +305,7 @@ def test_what_was_staged_by_a_party_that_ended_never_happened() -> None:
 
 @pytest.mark.parametrize("name", sorted(REPEATABLE, key=lambda name: name.value), ids=lambda name: name.name)
 def test_a_party_signs_for_no_more_than_a_power_failure_leaves(path: Path, name: Write, world: Any) -> None:
-    """What goes in with a write that is synced later survives a kill, and no signature covers it before it is synced."""
+    """What goes in with a write that is synced later survives a kill, and is signed for once it is synced."""
     role = next(role for role, names in WRITES.items() if name in names)
     identity = world.identities["third"]
     journal = Journal(path, party="third", role=role, signing=bytes(32))

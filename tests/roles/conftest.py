@@ -1,5 +1,6 @@
 """Federations in one thread, and what tests ask of one that has run."""
 
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -289,7 +290,9 @@ class Maker:
 
 
 @pytest.fixture
-def make(tmp_path: Path) -> Maker:
+def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Maker:
+    # a dozen small files a round; whether they survive a power failure is not what is tested here
+    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
     return Maker(tmp_path)
 
 
