@@ -1,5 +1,6 @@
 """Processes that end in the middle of a round and are started again: it is finished, over exactly the same sum."""
 
+import re
 from typing import Any
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 from tertium.protocol import limits
 from tertium.protocol.codec import decode_as
 from tertium.protocol.errors import JournalError
+from tertium.protocol.ledger import CheckpointKept, HeldKept
 from tertium.protocol.messages import (
     Abort,
     Cause,
@@ -18,7 +20,7 @@ from tertium.protocol.messages import (
     RoundOffer,
     RoundRecord,
 )
-from tertium.protocol.progress import RoundDone
+from tertium.protocol.progress import RefusedProgress, RoundDone
 from tertium.protocol.rounds import Phase
 from tertium.protocol.statements import open_signed
 from tertium.secure_worker.machine import SecureWorker
@@ -84,14 +86,46 @@ def test_everybody_at_once(make: Maker, undisturbed: bytes, plain_sum: Any) -> N
     assert bytes(run.model.to_bytes()) == undisturbed
 
 
+def forget(run: Run, name: str) -> None:
+    """Take from a journal all that a role wrote, but not the view ledger: without it nobody speaks to that party."""
+    ledgers = (CheckpointKept.kind, HeldKept.kind, "journal")
+    run.journals[name]._db.execute(f"delete from entries where kind not in {ledgers}")
+
+
 def loses_its_journal(make: Maker, phase: Phase) -> Run:
     """Run two rounds; in the second, with the model owner in this phase, the secure worker comes back with nothing."""
     run = make(4, plan=make.plan(rounds=2), machines={"owner": make.sums, "dave": make.slow})
     run.run(until=lambda: run.released == [1] and run.machines["owner"].phase is phase)
-    del run.journals["third"]
+    forget(run, "third")
     run.restart("third")
     run.run()
     return run
+
+
+@pytest.mark.parametrize("name", ["third", "owner", "alice"])
+def test_a_party_that_lost_its_view_ledger_is_refused_by_whoever_remembers_it(make: Maker, name: str) -> None:
+    """It signed for entries that are not there any more: a restored old disk looks like this, and so does a lie."""
+    run = make(4, plan=make.plan(rounds=2), machines={"dave": make.slow})
+    run.run(until=lambda: run.released == [1] and run.machines["owner"].phase is Phase.COLLECTING)
+    del run.journals[name]
+    run.restart(name)
+    errors = run.run()
+    refused = {
+        other: [line.text for line in run.said(other, RefusedProgress) if line.code == "split-view"]
+        for other in run.roles
+    }
+    said = [text for texts in refused.values() for text in texts]
+    assert said
+    shrunk = re.compile(f"{name}: shows a view ledger of [0-9]+ entries, and has signed for [0-9]+")
+    assert all(shrunk.search(text) for text in said)
+    assert not refused[name]
+    if name == "alice":
+        # The others go on without it.
+        assert run.released == [1, 2]
+        assert run.statement(2).contributors == ("bob", "carol", "dave")
+    else:
+        assert run.released == [1]
+        assert errors["owner"]
 
 
 @pytest.mark.parametrize("phase", [Phase.OFFERING, Phase.COLLECTING])
@@ -117,7 +151,7 @@ def test_a_secure_worker_without_its_journal_costs_a_step_taken_nothing_but_its_
     run = make(4, plan=make.plan(rounds=2), machines={"third": Keeps})
     run.run(until=lambda: run.machines["owner"].phase is Phase.RELEASED)
     lost[0] = False
-    del run.journals["third"]
+    forget(run, "third")
     run.restart("third")
     assert set(run.run().values()) == {None}
     first, second = run.said("owner", RoundDone)
@@ -220,11 +254,11 @@ def test_a_data_owner_whose_training_comes_out_otherwise_after_a_restart_decline
 
 
 def everybody_else_begins_anew(run: Run, *kept: str, here: tuple[str, ...]) -> None:
-    """A model owner that lost its disk starts over, from the first model; only `kept` still have their journals."""
+    """A model owner that lost its folder starts over, from the first model; only `kept` know what they wrote before."""
     for name in run.roles:
         run.network.stop(name)
         if name not in kept:
-            del run.journals[name]
+            forget(run, name)
     run.lanes.clear()
     run.parties.clear()
     for path in (run.store.folder / "checkpoints").iterdir():
