@@ -332,7 +332,7 @@ def limits() -> str:
             shown = f"{value:,}" if isinstance(value, int) else f"{value:g}"
             rows.append((code(found[1]), shown, notes.get(found[1], "")))
     function = of.control_frame
-    example = f"64 KiB + 160 bytes a party; {function(5):,} for 5 parties"
+    example = f"64 KiB + {function(1) - function(0)} bytes a party; {function(5):,} for 5 parties"
     rows.append((code("control_frame(parties)"), example, first_paragraph(function.__doc__)))
     return table(("bound", "value", "why"), rows)
 

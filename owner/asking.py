@@ -14,6 +14,7 @@ from ..crypto.sealing import RoundKey, check_public_key
 from ..crypto.sharing.wire import total_from_section
 from ..protocol.charter import Charter, Role
 from ..protocol.check_messages import Checked, SumCheck
+from ..protocol.codec import decode_as
 from ..protocol.context import RoundContext
 from ..protocol.errors import IllegalMessage, NotInCohort, PeerLost, SplitView, WrongOpenRound, WrongSender
 from ..protocol.exchange import Broadcast, Exchange, Incoming, Outgoing
@@ -30,6 +31,7 @@ from ..protocol.messages import (
     RoundStatement,
     SealedHead,
     Signed,
+    close_over,
 )
 from ..protocol.seats import Seats
 from ..protocol.session import check_offer
@@ -187,6 +189,12 @@ class Asking:
         strangers = set(close.contributors) - set(self.question.cohort)
         if strangers or len(close.contributions) < self.charter.rules.minimum_cohort:
             raise NotInCohort("closed over a set the question does not allow", party=peer)
+        whole = set(self.lists) == set(
+            self.question.present
+        )  # not so where there is one secure worker, or after a restart
+        if whole and not close.same_set(self._set_of_lists(peer)):
+            # Before anything is compared with what others closed over: the first of them may be the one that lies.
+            raise SplitView("closed over another set than the lists it was shown make", party=peer)
         name = statement_digest(CloseList, signed)
         if self.closes.get(peer, (name, close))[0] != name:
             raise SplitView("closed one round over two contributor sets", party=peer)
@@ -195,6 +203,10 @@ class Asking:
         self.closes[peer] = (name, close)
         self.signed_closes[peer] = signed
         return close if len(self.closes) >= self.seats.quorum else None
+
+    def _set_of_lists(self, holder: str) -> CloseList:
+        lists = [decode_as(HolderList, self.lists[name].statement) for name in self.question.present]
+        return close_over(lists, self.name, holder)
 
     def _takes_part(self, peer: str) -> None:
         if peer not in self.question.present:

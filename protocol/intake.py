@@ -7,6 +7,9 @@ Rules:
 - A share that its holder counts is added as soon as it is open. Any other may still be of a contribution that nobody
   counts: if it is made of seeds it is kept, 32 bytes each, and added once the set is final; vectors are added at once,
   and a set without them cannot be summed. (A model owner keeps vectors too: `plain` is for teaching.)
+- So a holder that has others to agree with waits for those vectors too, and says with its list whose are in its total
+  (`beyond`). From then on (`freeze`) none is added before the set is final: what still comes is kept, in no more
+  memory than that of the uploads in flight, or two holders that conclude from one list would have two totals.
 - A contributor's slot is used up only when its body is open, its commitment matched and its share is taken.
 - A secure worker's round key is asked for here alone, and erased by `close`, before anything is released.
 """
@@ -90,6 +93,10 @@ class Intake:
         """Whose share is here, and has or gets a receipt."""
         counted_by = seats.counted_by(question)
         self._ours = {name for name in question.cohort if counted_by[name] == identity.name}
+        self._early = seats.vectors_to(question, identity.name) - self._ours
+        self._frozen = False
+        self._late = 0
+        """Vectors that came after that, and are kept where an upload in flight would be."""
         self._identity = identity
         self._charter = charter
         self._exchange = exchange
@@ -118,6 +125,16 @@ class Intake:
     def outstanding(self) -> set[str]:
         """Who may still be counted here."""
         return self._ours - self.declined - set(self.added)
+
+    @property
+    def awaited(self) -> set[str]:
+        """Whose share is worth waiting for before the list: who may be counted here, and vectors that others count."""
+        return (self._ours | self._early) - self.declined - set(self.added)
+
+    @property
+    def beyond(self) -> tuple[str, ...]:
+        """Whose share is in the total though another counts the contribution, sorted."""
+        return tuple(sorted(self._in_total - self._ours))
 
     @property
     def counted(self) -> tuple[str, ...]:
@@ -183,7 +200,8 @@ class Intake:
             BadWrappedKey: naming the sender, whose announcement is forgotten; call again for the next.
         """
         sender = next(iter(self._waiting), None)
-        if sender is None or (len(self._opening) >= limits.UPLOADS_IN_FLIGHT and sender not in self._opening):
+        full = len(self._opening) + self._late >= limits.UPLOADS_IN_FLIGHT
+        if sender is None or (full and sender not in self._opening):
             return None
         head = self._waiting.pop(sender)
         # Buffers are for one vector; a share of seeds, or of several vectors, is opened to memory of its own.
@@ -212,9 +230,10 @@ class Intake:
             raise AlreadyContributed("has its receipt; a second upload is not added", party=sender)
         share = self._seats.share(self.question, sender, self._identity.name, sections)
         seeds = share is not None and all(isinstance(piece, Seed) for piece in pieces(share))
-        keeps = self._keeps_vectors or (seeds and not self.counts(sender))
+        keeps = self._keeps_vectors or self._frozen or (seeds and not self.counts(sender))
         if share is not None and keeps:
             self._kept[sender] = share
+            self._late += self._frozen and not seeds
         elif share is not None:
             self._accumulate(sender, share)
         self._release_slot(sender, None if keeps and not seeds else incoming.staging)
@@ -247,6 +266,16 @@ class Intake:
         self.declined.add(party)
         self._waiting.pop(party, None)
         return self._opening.pop(party, None)
+
+    def freeze(self) -> list[bytes]:
+        """Add nothing more until the set is final; return the subjects of uploads that this breaks off.
+
+        Those are of contributions counted here: a receipt for one that is not on the list would be a lie.
+        """
+        self._frozen = True
+        for name in self._ours:
+            self._waiting.pop(name, None)
+        return [self._opening.pop(name) for name in sorted(self._ours & set(self._opening))]
 
     def receipted(self) -> tuple[Contribution, ...]:
         """Return whose share is here, sorted by name, with what its envelope committed to."""

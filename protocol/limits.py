@@ -116,7 +116,7 @@ def control_frame(parties: int) -> int:
     """Return the largest control frame, given how many parties the charter names.
 
     A frame can list every party with a commitment or a signature, and no more than that: 64 KiB cover the largest
-    fixed message, 320 bytes a party cover a name, a digest, a signature and their framing, and beside them the
-    commitment that the abort of an earlier attempt lists.
+    fixed message, 640 bytes a party cover a name, a digest, a signature and their framing, and beside them the
+    commitment that the abort of an earlier attempt lists, or the name in the lists of fifteen more secure workers.
     """
-    return 64 * KIB + 320 * parties
+    return 64 * KIB + 640 * parties

@@ -192,11 +192,14 @@ class HolderList(Statement, frozen=True):
     contributions: Annotated[tuple[Contribution, ...], Meta(max_length=limits.PARTIES)]
     declined: Names
     missing: Names
+    added: Names
+    """Whose share is in this holder's total though another counts the contribution: a set without one of them is not
+    summed here. Vectors that went first; nobody where those are seeds, which are kept."""
 
     def __post_init__(self) -> None:
         names = [c.party for c in self.contributions]
-        if names != sorted(set(names)):
-            raise ValueError("a list of contributions is sorted and names nobody twice")
+        if names != sorted(set(names)) or list(self.added) != sorted(set(self.added)):
+            raise ValueError("a list of contributions, or of what was added, is sorted and names nobody twice")
 
 
 class CloseList(Statement, frozen=True):
@@ -223,6 +226,15 @@ class CloseList(Statement, frozen=True):
         """Whether another holder's list says the same."""
         ours, theirs = (self.contributions, self.declined), (other.contributions, other.declined)
         return ours == theirs and self.missing == other.missing
+
+
+def close_over(lists: Sequence[HolderList], open_round: bytes, holder: str) -> CloseList:
+    """Return the Close list, in one holder's name, of the set that the lists of all who take part make."""
+    found = {entry.party: entry for said in lists for entry in said.contributions}
+    declined = {name for said in lists for name in said.declined} - set(found)
+    missing = {name for said in lists for name in said.missing} - declined - set(found)
+    contributions = tuple(found[name] for name in sorted(found))
+    return CloseList(open_round, holder, contributions, tuple(sorted(declined)), tuple(sorted(missing)))
 
 
 class RoundStatement(Statement, frozen=True):

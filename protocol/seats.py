@@ -98,6 +98,11 @@ class Seats:
         turns = enumerate(question.cohort, question.round)
         return {name: self._counting(question, turn) for turn, name in turns}
 
+    def vectors_to(self, question: OpenRound, holder: str) -> set[str]:
+        """Return everybody in the cohort whose share for a holder is a vector, or has one: such a share is not kept."""
+        turns = enumerate(question.cohort, question.round)
+        return {name for turn, name in turns if Kind.VECTOR in self._form(holder, turn)}
+
     def before(self, question: OpenRound, contributor: str) -> tuple[str, ...]:
         """Return who gets a share of it before the one that counts it, in the order of the holders."""
         counting = self.counting(question, contributor)

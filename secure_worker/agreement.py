@@ -1,8 +1,9 @@
 """How several secure workers come to one contributor set, over a model owner that relays and may lie.
 
 1. Each that takes part signs a list of what it counted. Who counts what follows from the question, so no two can list
-   the same contribution.
-2. The set of the round is what all lists name together; each signs a Close list of it, with its own name.
+   the same contribution. It says too whose share is in its total though another counts it (`HolderList.added`).
+2. The set of the round is what all lists name together. If somebody is in a total and not in the set, not all can sum
+   it: nobody signs it, and all abort. Else each signs a Close list of it, with its own name.
 3. Each releases its partial total only when it has seen that q of them (`Seats.quorum`) signed the very same list.
 
 So a model owner that shows different lists to different secure workers gets no release from any of them, and one that
@@ -14,9 +15,9 @@ import msgspec
 from ..crypto.errors import BadSignature
 from ..crypto.identity import verify
 from ..protocol.charter import Charter, Role
-from ..protocol.codec import encode
-from ..protocol.errors import NotInCohort, SplitView, WrongOpenRound, WrongSender
-from ..protocol.messages import CloseList, Contribution, Cosignature, HolderList, OpenRound, Signed
+from ..protocol.codec import decode_as, encode
+from ..protocol.errors import NotInCohort, SplitView, Unsummable, WrongOpenRound, WrongSender
+from ..protocol.messages import CloseList, Cosignature, HolderList, OpenRound, Signed, close_over
 from ..protocol.seats import Seats
 from ..protocol.statements import open_signed
 
@@ -31,30 +32,35 @@ def agreed_set(
     """
     if tuple(each.signer for each in lists) != question.present or ours not in lists:
         raise WrongSender("passes on other lists than one of each secure worker", party=charter.model_owner.name)
-    found: dict[str, Contribution] = {}
     counted_by = seats.counted_by(question)
-    declined: set[str] = set()
-    missing: set[str] = set()
+    said_by_all = []
     for signed in lists:
         said = open_signed(charter, signed, HolderList, Role.SECURE_WORKER)
         if said.holder != signed.signer or said.open_round != open_round:
             raise WrongOpenRound("lists the contributions to another question", party=signed.signer)
         named = {entry.party for entry in said.contributions} | set(said.declined) | set(said.missing)
-        if named - set(question.cohort):
+        if (named | set(said.added)) - set(question.cohort):
             raise NotInCohort("lists somebody the question does not ask", party=signed.signer)
-        for entry in said.contributions:
-            if counted_by[entry.party] != signed.signer:
-                raise SplitView("lists a contribution that another secure worker counts", party=signed.signer)
-            found[entry.party] = entry
-        declined |= set(said.declined)
-        missing |= set(said.missing)
-    return CloseList(
-        open_round=open_round,
-        holder=ours.signer,
-        contributions=tuple(found[name] for name in sorted(found)),
-        declined=tuple(sorted(declined - set(found))),
-        missing=tuple(sorted(missing - declined - set(found))),
-    )
+        if any(counted_by[entry.party] != signed.signer for entry in said.contributions):
+            raise SplitView("lists a contribution that another secure worker counts", party=signed.signer)
+        said_by_all.append(said)
+    return close_over(said_by_all, open_round, ours.signer)
+
+
+def check_all_sum(contributors: tuple[str, ...], lists: tuple[Signed, ...]) -> None:
+    """Check, in the lists that `agreed_set` has checked, that each holder can sum exactly these.
+
+    Everybody concludes the same from the same lists, before anybody has signed a set. A holder that could sum it alone
+    would bind its release gate to it, and refuse the next attempt's, in which who is missing now may be there again.
+
+    Raises:
+        Unsummable: naming who is in a total and not among them; whose total it is is in the text.
+    """
+    for signed in lists:
+        for name in decode_as(HolderList, signed.statement).added:
+            if name not in contributors:
+                text = f"is not listed, and its share is in the total already, at {signed.signer}"
+                raise Unsummable(text, party=name)
 
 
 def check_closes(

@@ -65,7 +65,7 @@ from ..protocol.progress import RoundClosed, RoundOpened, Said
 from ..protocol.rounds import Phase, Step
 from ..protocol.statements import open_signed, sign, statement_digest
 from .admission import admit_question
-from .agreement import agreed_set, check_closes
+from .agreement import agreed_set, check_all_sum, check_closes
 from .attestation import Attestation
 from .gate import Decision
 from .memory import ReleaseKept
@@ -202,7 +202,7 @@ class SecureWorker(SecureSession):
             raise TooLate("declines while no round collects", party=peer)
         if decline.open_round != intake.open_round:
             raise WrongOpenRound("declines another round", party=peer)
-        if peer in intake.outstanding:
+        if peer in intake.awaited:
             broken = intake.decline(peer)
             if broken is not None:
                 self.effect(Drop(broken))
@@ -216,13 +216,13 @@ class SecureWorker(SecureSession):
         intake = self._intake
         if intake is None:
             return
-        outstanding = intake.outstanding
-        absent = {party for party in outstanding if now >= self._gone.get(party, now) + limits.ABSENCE}
+        awaited = intake.awaited
+        absent = {party for party in awaited if now >= self._gone.get(party, now) + limits.ABSENCE}
         self._written_off = absent
-        reachable = len(intake.counted) + len(outstanding - absent)
+        reachable = len(intake.counted) + len(awaited - absent)
         # Where waiting for the rest could not bring the round to its minimum, it ends now.
         hopeless = self._alone and reachable < self._minimum
-        if outstanding == absent or self._expired(now) or hopeless:
+        if awaited == absent or self._expired(now) or hopeless:
             self._close(now)
 
     def _close(self, now: float) -> None:
@@ -231,7 +231,8 @@ class SecureWorker(SecureSession):
         if intake is None:
             return
         # Before the deadline only who is written off is missing; the others were not given their time.
-        missing = tuple(sorted(intake.outstanding if self._expired(now) else self._written_off))
+        outstanding = intake.outstanding
+        missing = tuple(sorted(outstanding if self._expired(now) else outstanding & self._written_off))
         declined = tuple(sorted(intake.declined))
         if self._alone:
             close = CloseList(
@@ -243,12 +244,15 @@ class SecureWorker(SecureSession):
             )
             self._settle_on(intake, close, now)
             return
+        for subject in intake.freeze():
+            self.effect(Drop(subject))
         said = HolderList(
             open_round=intake.open_round,
             holder=self.name,
             contributions=intake.contributions(),
             declined=tuple(name for name in declined if intake.counts(name)),
             missing=missing,
+            added=intake.beyond,
         )
         self._list = sign(self.identity, said)
         self._deadline = now + self._patience_with_others
@@ -263,6 +267,12 @@ class SecureWorker(SecureSession):
         if intake is None or ours is None:
             raise TooLate("passes on lists while none are waited for", party=peer)
         close = agreed_set(self.charter, self._seats, intake.question, intake.open_round, ours, message.lists)
+        if len(close.contributors) >= self._minimum:
+            try:
+                check_all_sum(close.contributors, message.lists)
+            except Unsummable as stuck:
+                self._give_up_set(close, stuck)
+                return
         self._settle_on(intake, close, now)
 
     def _from_owner_to_several(self, peer: str) -> None:
@@ -276,16 +286,7 @@ class SecureWorker(SecureSession):
             decision = self._memory.gate.decide(intake.question, close.contributors)
             total = intake.total(close.contributors)
         except (GateShut, Unsummable) as shut:
-            self._note_refusal(shut, close.contributors)
-            text = str(shut) if isinstance(shut, Unsummable) else shut.reason
-            if close.missing:
-                text += f"; no contribution from {', '.join(close.missing)} as seen by {self.name}"
-            if close.declined:
-                text += f"; declined: {', '.join(close.declined)}"
-            few = len(close.contributors) < self._minimum
-            # A share that is here and not counted is gone in another attempt.
-            cause = Cause.TOO_FEW if few else Cause.LOCAL if isinstance(shut, Unsummable) else Cause.FAULT
-            self._abort(cause, text, close.missing)
+            self._give_up_set(close, shut)
             return
         signed_close = sign(self.identity, close)
         name = statement_digest(CloseList, signed_close)
@@ -327,6 +328,19 @@ class SecureWorker(SecureSession):
             binding = self._seats.quorum < len(self._seats.workers)
             self._memory.agree(kept, sealed, decision if binding else None)
             self._wait_for_closes(now)
+
+    def _give_up_set(self, close: CloseList, shut: GateShut | Unsummable) -> None:
+        """Abort the attempt whose set would be this one, and say who was missing in it."""
+        self._note_refusal(shut, close.contributors)
+        text = str(shut) if isinstance(shut, Unsummable) else shut.reason
+        if close.missing:
+            text += f"; no contribution from {', '.join(close.missing)} as seen by {self.name}"
+        if close.declined:
+            text += f"; declined: {', '.join(close.declined)}"
+        few = len(close.contributors) < self._minimum
+        # A share that is here and not counted is gone in another attempt.
+        cause = Cause.TOO_FEW if few else Cause.LOCAL if isinstance(shut, Unsummable) else Cause.FAULT
+        self._abort(cause, text, close.missing)
 
     def _wait_for_closes(self, now: float) -> None:
         """Say over which set we have closed, from the journal, and wait for the other secure workers' word."""

@@ -195,7 +195,7 @@ class SecureSession(HolderMachine):
         if self._attestation is not None:
             return party in self._attestation.missing
         # Once the list is signed nobody is waited for but the other secure workers.
-        return self._intake is not None and self._list is None and party in self._intake.outstanding
+        return self._intake is not None and self._list is None and party in self._intake.awaited
 
     def _expired(self, now: float) -> bool:
         return self._deadline is not None and now >= self._deadline

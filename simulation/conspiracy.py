@@ -192,8 +192,19 @@ def conspires(kind: type[Any]) -> type[Any]:
                 contributions=tuple(real[name] for name in sorted(listed)),
                 declined=rest if where == 0 else (),
                 missing=rest if where == 1 else (),
+                added=self._beyond(asking, known),
             )
             return sign(self.accomplice, said)
+
+        def _beyond(self, asking: Asking, known: Signed | None) -> tuple[str, ...]:
+            """Say as a rule that nobody is in the accomplice's total whom it does not count, or the truth, or a lie."""
+            chance = self.chance.random()
+            if chance < 0.85:
+                return ()
+            if chance < 0.9 and known is not None:
+                return decode_as(HolderList, known.statement).added
+            names = self.chance.sample(asking.question.cohort, self.chance.randint(1, len(asking.question.cohort)))
+            return tuple(sorted(names))
 
         # --- Close lists
 

@@ -47,8 +47,9 @@ def uploads_twice(kind: type[Any]) -> type[Any]:
             super()._seal(asked, vector)
             for holder in self._seats.workers:
                 section = to_wire(vector.words)
+                content = self._seats.content(asked.question, self.name, holder)
                 self._more = self.exchange.seal(
-                    Label.CONTRIBUTION, asked.context, holder, asked.holder_keys[holder], [section]
+                    Label.CONTRIBUTION, asked.context, holder, asked.holder_keys[holder], [section], content=content
                 )
                 self.send(holder, Ready(head=self._more.head))
 
@@ -196,6 +197,22 @@ def lists_less(kind: type[Any]) -> type[Any]:
     return ListsLess
 
 
+def adds_what_it_does_not_list(kind: type[Any]) -> type[Any]:
+    """A secure worker that leaves a contribution off its list, and says that it is in its total all the same."""
+
+    class AddsUnlisted(kind):  # type: ignore[misc]
+        def send(self, peer: str, message: Any) -> None:
+            if isinstance(message, Listed):
+                said = decode_as(HolderList, message.list.statement)
+                names = {*said.added, *(each.party for each in said.contributions[:1])}
+                said = msgspec.structs.replace(said, contributions=said.contributions[1:], added=tuple(sorted(names)))
+                self._list = sign(self.identity, said)
+                message = Listed(list=self._list)
+            super().send(peer, message)
+
+    return AddsUnlisted
+
+
 def closes_over_another_set(kind: type[Any]) -> type[Any]:
     """A secure worker that signs a Close list of another set than it was agreed on."""
 
@@ -254,6 +271,7 @@ AMONG_SEVERAL: dict[Role, "dict[str, Change]"] = {
         "withholds its list": withholds_its_list,
         "lists what another counts": lists_what_another_counts,
         "lists less": lists_less,
+        "adds what it does not list": adds_what_it_does_not_list,
         "closes over another set": closes_over_another_set,
         "releases too soon": releases_too_soon,
     },

@@ -44,6 +44,8 @@ class Sent:
     contributors: dict[str, tuple[str, ...]] = field(default_factory=dict)
     recorded: set[str] = field(default_factory=set)
     statements: dict[str, bytes] = field(default_factory=dict)
+    disputed: set[str] = field(default_factory=set)
+    """Holders that closed with another contribution of ours than we sent, and may have believed whoever counts it."""
 
     @property
     def receipted(self) -> bool:
@@ -171,6 +173,7 @@ class Witness(Recipient):
         if not sent_it:
             if peer != counting:
                 # What others count it knows from their signed lists alone, and cannot compare with what we sent.
+                sent.disputed.add(peer)
                 raise DisputedContribution(f"closed with another contribution of ours to {counting}", party=peer)
             raise SplitView("closed with a contribution that was not sent", party=peer)
         self._take_close(peer, sent, close, statement_digest(CloseList, message.close))
@@ -196,6 +199,7 @@ class Witness(Recipient):
         if statement.holder != peer or message.statement.signer != peer:
             raise WrongSender("asks to cosign somebody else's statement", party=peer)
         sent = self._remembered(peer, statement.open_round)
+        self._undisputed(sent, peer)
         if statement.contributors != sent.contributors.get(peer) or sent.close.get(peer) != statement.close:
             raise SplitView("states another contributor set than it closed with", party=peer)
         name = statement_digest(RoundStatement, message.statement)
@@ -208,6 +212,7 @@ class Witness(Recipient):
         statement = open_signed(self.charter, message.statement, RoundStatement, Role.SECURE_WORKER)
         sent = self._remembered(peer, statement.open_round)
         asked = sent.statements.get(peer)
+        self._undisputed(sent, peer)
         if asked is None and not self._was_summed(sent, statement.contributors):
             raise SplitView("records an outcome that it never asked us to sign", party=peer)
         if asked is not None and asked != statement_digest(RoundStatement, message.statement):
@@ -218,6 +223,12 @@ class Witness(Recipient):
             self._over = self.asked.open_round
             self.asked = None
             self.move(Step.ATTESTED)
+
+    @staticmethod
+    def _undisputed(sent: Sent, peer: str) -> None:
+        """Accuse nobody of stating what we did not take: what was wrong with it has been said of the Close list."""
+        if peer in sent.disputed:
+            raise DisputedContribution("goes on with another contribution of ours than we sent", party=peer)
 
     def _was_summed(self, sent: Sent, contributors: tuple[str, ...]) -> bool:
         """Whether an earlier process of ours wrote down this set, as it does before it signs the statement."""

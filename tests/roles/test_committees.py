@@ -106,6 +106,7 @@ def of_the_first(at: Still) -> Any:
     a_list_in_anothers_name=("first", "owner", lambda at: lists(at, holder="first"), WrongOpenRound),
     a_list_of_another_question=("first", "owner", lambda at: lists(at, open_round=ELSEWHERE), WrongOpenRound),
     a_list_that_names_a_stranger=("first", "owner", lambda at: lists(at, missing=("zoe",)), NotInCohort),
+    a_list_that_adds_a_stranger=("first", "owner", lambda at: lists(at, added=("zoe",)), NotInCohort),
     a_list_of_what_we_count=("first", "owner", lambda at: lists(at, contributions=of_the_first(at)), SplitView),
     lists_passed_on_by_a_data_owner=("first", "alice", lists, WrongRole),
     close_lists_before_any_is_signed=("first", "owner", lambda at: Closes(signatures=()), TooLate),
@@ -168,7 +169,7 @@ def test_who_is_alone_is_passed_on_nobodys_lists(make: Maker, still: type[Still]
 
 
 def holder_list(signer: str, holder: str, open_round: bytes | None = None) -> Callable[[Still], Listed]:
-    return lambda at: Listed(list=at.by(signer, HolderList(open_round or at.name, holder, (), (), ())))
+    return lambda at: Listed(list=at.by(signer, HolderList(open_round or at.name, holder, (), (), (), ())))
 
 
 @cases(
@@ -255,9 +256,11 @@ def test_lists_of_a_released_round_are_passed_over(make: Maker, still: type[Stil
         assert not run.machines["first"].take_effects()
 
 
-def test_a_model_owner_takes_no_close_list_of_another_set(agreed: Still) -> None:
+def test_a_model_owner_takes_no_close_list_of_another_set(agreed: Still, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where it was restarted, and has not got the lists again that say which set it is."""
     other = agreed.again("second", closed(agreed, "second"), CloseList, contributions=fewer(agreed))
     asking = agreed.asking
+    monkeypatch.setattr(asking, "lists", {})
     first = msgspec.msgpack.decode(closed(agreed, "first").statement, type=CloseList)
     asking.closes = {"first": (ELSEWHERE, first)}
     agreed.refuses(("owner", "second", lambda at: Closed(close=other), SplitView))

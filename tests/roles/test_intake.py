@@ -245,6 +245,63 @@ def test_vectors_that_go_first_are_added_at_once_and_cannot_be_left_out(make: Ma
     assert caught.value.party == "alice"
 
 
+@pytest.fixture
+def replicated(make: Maker) -> Desk:
+    return Desk(make, Mode.SHARED, "replicated", ("first", "second", "third"))
+
+
+def gets_early(desk: Desk, holder: str) -> list[str]:
+    """Who sends this holder a vector though another counts the contribution."""
+    seats, question = desk.seats, desk.question
+    return [name for name in sorted(seats.vectors_to(question, holder)) if seats.counting(question, name) != holder]
+
+
+def test_once_frozen_a_vector_is_kept_and_goes_in_with_the_set(replicated: Desk) -> None:
+    room = replicated.at("first")
+    early, late = gets_early(replicated, "first")[:2]
+    replicated.upload(early, "first", replicated.split(early, 5)["first"])
+    assert room.beyond == (early,)
+    assert room.freeze() == []
+    before = np.asarray(room._total).copy()
+    replicated.upload(late, "first", replicated.split(late, 7)["first"])
+    np.testing.assert_array_equal(np.asarray(room._total), before)
+    assert room.beyond == (early,)
+    room.check_summable((early,))
+    room.total((early, late))
+    assert (np.asarray(room._total) != before).any()
+
+
+def test_once_frozen_vectors_are_kept_in_place_of_uploads_in_flight(
+    replicated: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "UPLOADS_IN_FLIGHT", 1)
+    room = replicated.at("first")
+    one, two = gets_early(replicated, "first")[:2]
+    room.freeze()
+    replicated.upload(one, "first", replicated.split(one, 5)["first"])
+    outgoing = replicated.seal(two, "first", replicated.split(two, 5)["first"])
+    assert room.admit(two, outgoing.head) is None
+    assert room.next_upload() is None
+
+
+def test_what_is_counted_here_and_still_comes_in_is_broken_off_when_frozen(additive: Desk) -> None:
+    """A receipt for it would be of a contribution that is on no list."""
+    here = [name for name in additive.question.cohort if additive.seats.counting(additive.question, name) == "first"]
+    room, subjects = additive.at("first"), []
+    for name in here:
+        sections = additive.split(name, 5)
+        before = additive.seats.before(additive.question, name)
+        receipts = tuple(additive.upload(name, holder, sections[holder]) for holder in before)
+        outgoing = additive.seal(name, "first", sections["first"])
+        assert room.admit(name, outgoing.head, receipts) is None
+        subjects.append(outgoing.subject)
+    assert len(here) > 1
+    assert room.next_upload() is not None
+    assert room.freeze() == subjects[:1]
+    assert room.next_upload() is None
+    assert not room._opening
+
+
 @pytest.mark.parametrize("shown", ["none", "one", "another order", "twice", "one too many"])
 def test_the_share_that_counts_wants_every_other_holders_receipt(additive: Desk, shown: str) -> None:
     sections = additive.split("alice", 5)

@@ -39,6 +39,8 @@ from tertium.protocol.messages import (
     Release,
     RequestCosignature,
     RoundOffer,
+    RoundRecord,
+    RoundStatement,
 )
 from tertium.protocol.rounds import Phase
 from tertium.secure_worker.machine import SecureWorker
@@ -299,7 +301,7 @@ def closes(at: Still) -> Closed:
     "case",
     [
         ("owner", "second", lambda at: OfferRound(offer=at.by("second", RoundOffer(at.name, "second", at.key)))),
-        ("owner", "second", lambda at: Listed(list=at.by("second", HolderList(at.name, "second", (), (), ())))),
+        ("owner", "second", lambda at: Listed(list=at.by("second", HolderList(at.name, "second", (), (), (), ())))),
         ("owner", "second", closes),
         ("owner", "third", lambda at: OfferRound(offer=at.by("first", RoundOffer(at.name, "third", at.key)))),
         ("owner", "third", lambda at: Closed(close=at.by("first", CloseList(at.name, "third", (), (), ())))),
@@ -334,6 +336,10 @@ def test_who_closes_over_what_another_counts_is_not_accused_of_it(going_on: Stil
     going_on.refuses(("alice", sent.counting, over_another(sent.counting), SplitView))
     for holder in others:
         going_on.refuses(("alice", holder, over_another(holder), DisputedContribution))
+        said = RoundStatement(going_on.name, holder, bytes(32), NAMES[:3], bytes(32), bytes(32))
+        signed = going_on.by(holder, said)
+        for later in (RequestCosignature(statement=signed), RoundRecord(statement=signed, cosignatures=(), absent=())):
+            going_on.refuses(("alice", holder, lambda _, later=later: later, DisputedContribution))
 
 
 @pytest.mark.parametrize(

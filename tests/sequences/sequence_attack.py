@@ -450,7 +450,7 @@ class Attacker(Known):
         asked = self._recent(Purpose.TRAIN)
         if asked is None:
             return None
-        return Listed(list=self._signed(THIRD, HolderList(asked[2], THIRD, self._contributions(asked[2]), (), ())))
+        return Listed(list=self._signed(THIRD, HolderList(asked[2], THIRD, self._contributions(asked[2]), (), (), ())))
 
     def _lists(self, target: str, peer: str) -> Message | None:
         made = self._listed()

@@ -108,10 +108,6 @@ WHERE_SHARES_GO = [
 RARE = () if TORTURE else ("plain", "replicated", "shamir", "one to spare")
 """Kinds in which a crash at every point is tried by `make torture` only; the seeds crash in them everywhere."""
 AMONG = [each for each in WHERE_SHARES_GO if each[0] not in ("trusted", *RARE)]
-ENDS_THE_SESSION = {("one to spare", "alice", "write RECEIPT_TAKEN")}
-"""Where a crash costs the session: some secure workers have signed the set without alice, whose vector is in totals of
-others already, so nobody sums that attempt; in the next she is there again, and those who signed sum no other set of
-this model (decision 0017)."""
 
 
 def test_every_kind_of_federation_there_is_is_here() -> None:
@@ -129,9 +125,6 @@ def test_a_party_that_ends_there_costs_nothing_in_any_mode(
     world = play(**{**KINDS[kind], **before, "crashes": (*before.get("crashes", ()), plan), "rounds": 1})
     assert plan in world.schedules[party].fired
     assert world.broken == []
-    if (kind, party, at) in ENDS_THE_SESSION:
-        assert "this very model was released over another contributor set" in world.parties["owner"].error
-        return
     # A model owner that loses its own shares of a sum may get that very sum again, in another session.
     assert len(world.released) == 1 or (kind in SEATED_OWNER and party == "owner")
     assert {number for _, number in world.released} == {1}

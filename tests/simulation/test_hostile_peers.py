@@ -142,6 +142,7 @@ REFUSED_AMONG_SEVERAL = {
     "withholds its list": "collecting contributions: nothing from fourth as seen by owner",
     "lists what another counts": "refuses third split-view",
     "lists less": "split-view",
+    "adds what it does not list": "is not listed, and its share is in the total already, at f",
     "closes over another set": "refuses owner split-view",
     "releases too soon": "ends owner None",
     "adds something else": "one of these lied: fifth, fourth, third, or a contributor",

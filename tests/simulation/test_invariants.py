@@ -18,6 +18,7 @@ from tertium.protocol.codec import decode_as
 from tertium.protocol.errors import SplitView
 from tertium.protocol.exchange import Exchange
 from tertium.protocol.journal import Write
+from tertium.protocol.ledger import Content, DataClass
 from tertium.protocol.messages import (
     Abort,
     Aborted,
@@ -120,7 +121,9 @@ def unsigned(self: Any, peer: str, message: Any) -> Any:
 def twice(self: Any, peer: str, message: Any) -> Any:
     if isinstance(message, Release):
         header = decode_as(Header, message.head.header)
-        return [message, Release(head=self.exchange.seal_head(header, self._memory.question.owner_key, bytes(32)))]
+        whose = Content(DataClass.AGGREGATE, ("alice",))
+        again = self.exchange.seal_head(header, self._memory.question.owner_key, bytes(32), whose)
+        return [message, Release(head=again)]
     return message
 
 
@@ -400,7 +403,7 @@ PLANTED: list[tuple[str, dict[str, Any]]] = [
     ),
     (
         "OneModelOneSet",
-        {"machines": dict.fromkeys(WORKERS[1:], lax), "seed": 15, **CONSPIRED},
+        {"machines": dict.fromkeys(WORKERS[1:], lax), "seed": 30, **CONSPIRED},
     ),
     ("SameQuestion", {"machines": {"owner": with_method("_propose", asks_something_else)}, "crashes": RESTARTED}),
     ("SameQuestion", {"machines": {"third": sends(without_receipts)}, "crashes": RESTARTED}),
