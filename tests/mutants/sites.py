@@ -39,6 +39,7 @@ _SHARED = (
     "holder",
     "verification",
     "ledger_file",
+    "view",
 )
 FILES = (
     *(
