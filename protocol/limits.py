@@ -58,9 +58,9 @@ LOG_WINDOW = 10.0
 LOG_LINES = 100
 """Refusals and warnings shown in that time; the rest are counted, or a stranger could fill a disk with our log."""
 NOTED_OF_A_PEER = 1024
+"""Messages and envelopes of one peer that go into the view ledger in an attempt; what comes beyond that is refused."""
 REFUSALS_NOTED = 16
-"""How many messages and envelopes of one peer go into the view ledger in an attempt, and how many of its refusals: the
-one limit refuses what comes beyond it, the other lets it go unnoted."""
+"""Refusals of one peer that go into it in an attempt; those beyond are not noted."""
 ABSENCE = 3.0
 """How long a round waits for a lost party that it can do without; one that it needs has `deadlines.absence`."""
 CHALLENGES = 4
