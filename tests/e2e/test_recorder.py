@@ -23,6 +23,7 @@ from tertium.protocol.lanes.zmq_lanes import Listen, ZmqLanes
 from tertium.protocol.messages import Header
 from tertium.protocol.party import Party
 from tertium.protocol.site import addresses, load_site
+from tertium.protocol.view import View
 from tertium.secure_worker.machine import SecureWorker
 from tertium.workers.data_owner import DataOwner
 
@@ -37,7 +38,6 @@ def run_in_threads(place):
     for name, role in place.roles.items():
         identity, charter = place.identities[name], place.charter
         site = load_site(place.root / name / "site.toml")
-        sealed_by_us = Exchange(identity, charter)
         us = charter.party(name)
         lanes = ZmqLanes(
             name,
@@ -48,6 +48,7 @@ def run_in_threads(place):
         )
         (place.root / name / "state").mkdir(mode=0o700, exist_ok=True)
         journal = Journal.of(identity, role, place.root / name / "state")
+        sealed_by_us = Exchange(identity, charter, View.kept_in(journal, identity, charter))
         if role is Role.MODEL_OWNER:
             entry = site.tasks[site.owner.task]
             model = load_task(entry.factory, entry.options).global_model(0, ServerOptimiser())
@@ -101,8 +102,8 @@ def recorded(found, planted_of, monkeypatch):
         made(self, secret)
         keys.append((self.key_id, self._private))
 
-    def remember_head(self, header, recipient_key, content_key):
-        head = sealed(self, header, recipient_key, content_key)
+    def remember_head(self, header, recipient_key, content_key, content=None):
+        head = sealed(self, header, recipient_key, content_key, content)
         heads.append(head)
         return head
 
