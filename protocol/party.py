@@ -5,8 +5,8 @@ Rules:
   verified, nothing else from that connection reaches the machine.
 - A refused message is told to its sender by the name of the error and to our operator, and changes nothing else.
 - Effects are carried out in the order in which the machine gave them.
-- Before an effect is carried out, everything that led to it is in the view ledger; what a peer says is held to the
-  checkpoint it carries before the machine sees it.
+- Before an effect that anybody else can see is carried out, everything that led to it is in the view ledger; what a
+  peer says is held to the checkpoint it carries before the machine sees it.
 - A journal or file that cannot be written stops the party at once, queued effects and all: to others, a crash.
 - The loop never waits for a peer, only for `poll`, and that no longer than the next deadline.
 """
@@ -343,7 +343,8 @@ class Party:
         """Carry out effects until there are none, and move records."""
         while True:
             effects = self.machine.take_effects()
-            self._view.settle()
+            if any(not isinstance(effect, Tell) for effect in effects):
+                self._view.settle()
             for effect in effects:
                 self._carry_out(effect)
             now = self._clock()
