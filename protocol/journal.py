@@ -369,7 +369,7 @@ class Journal:
         Raises:
             JournalError: as `write` does.
         """
-        if self._staged or (not later and self.durable < self._written):
+        if self._staged or (not later and (self._beside or self.durable < self._written)):
             with self._transaction("view ledger", later=later):
                 if not self._staged:
                     # A transaction that changes nothing is not synced, nor is what was written before it.

@@ -25,7 +25,7 @@ from ..crypto.identity import Identity
 from . import limits
 from .charter import Charter
 from .codec import decode_message, encode
-from .errors import IllegalMessage, LaneError, PeerLost, WrongCharter, WrongSender
+from .errors import IllegalMessage, JournalError, LaneError, PeerLost, WrongCharter, WrongSender
 from .lanes.base import BulkDown, BulkUp, Down, Event, Frame, Lanes, Record, Refused, Up
 from .machine import Dial, Drop, Effect, Expect, Finish, Machine, Permit, Provide, Send, Tell, Work
 from .messages import Credit, Grant, Hello, HelloStatement, Message, Refusal
@@ -343,7 +343,7 @@ class Party:
         """Carry out effects until there are none, and move records."""
         while True:
             effects = self.machine.take_effects()
-            if any(not isinstance(effect, Tell) for effect in effects):
+            if any(isinstance(effect, Provide | Work | Finish) for effect in effects):
                 self._view.settle()
             for effect in effects:
                 self._carry_out(effect)
@@ -376,6 +376,9 @@ class Party:
             case Tell(progress):
                 self._report(progress)
             case Finish(error):
+                # A disk that takes nothing more takes no last checkpoint either; what ends the party is said below.
+                with contextlib.suppress(JournalError):
+                    self._view.end()
                 self.error, self.done = error, True
                 self._report(Ended(error=error))
 
@@ -389,6 +392,7 @@ class Party:
         self._send(peer, Grant(ticket=ticket))
 
     def _send(self, peer: str, message: Message) -> None:
+        self._view.settle()
         if type(message) in CARRIES:
             message = msgspec.structs.replace(message, checkpoint=self._view.checkpoint())
         try:

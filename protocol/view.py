@@ -165,6 +165,16 @@ class View:
         if self._ledger is not None:
             self._ledger.settle(later=True)
 
+    def end(self) -> None:
+        """Sign for everything that was noted, and have that on the disk, for an auditor who gets the file.
+
+        Raises:
+            JournalError: it cannot be written.
+        """
+        if self._ledger is not None:
+            self._ledger.checkpoint(self._identity)
+            self._ledger.settle()
+
     # --- envelopes
 
     def sealed(self, header: Header, head: SealedHead, content: Content | None) -> None:

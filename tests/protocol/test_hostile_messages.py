@@ -49,8 +49,8 @@ class Hostile(Federation):
         message = self.signed(source, self.sampler.make(self.random.choice(MESSAGES)))
         if type(message).__name__ in ENDS:
             return
-        if isinstance(message, MaskSeeds) and source == OWNER and not message.heads:
-            return  # no lie to the first contributor: nobody comes before it, so these are its seeds
+        if isinstance(message, MaskSeeds) and not message.heads and (source == OWNER or source == max(self.tasks)):
+            return  # no lie to the first contributor, nor from the last: these are its seeds
         phase = machine.phase
         queued = len(machine._effects)
         self.tried += 1

@@ -10,7 +10,7 @@ from tertium.crypto.labels import Label, digest, frame
 from tertium.protocol.charter import Deadlines, Mode, SchemeName
 from tertium.protocol.codec import decode_as
 from tertium.protocol.lanes.memory_lanes import MemoryLanes
-from tertium.protocol.ledger import SHARES, Act, DataClass, Ledger, LedgerEntry
+from tertium.protocol.ledger import SHARES, Act, Checkpoint, CheckpointKept, DataClass, Ledger, LedgerEntry
 from tertium.protocol.messages import Header, SealedHead, Signed
 from tertium.protocol.rounds import Phase
 from tertium.protocol.site import LocalLimits
@@ -171,6 +171,9 @@ def test_every_exhibit_verifies_and_every_checkpoint_is_kept_to(in_mode: Any, na
                 said = decode_as(Signed, content)
                 assert (digest(label, said.statement), said.signer) == (subject, signer)
                 verify(key, label, said.statement, said.signature, party=signer)
+        # At its end it signs for the whole of it.
+        last = decode_as(Checkpoint, run.journals[party].read(CheckpointKept).signed.statement)
+        assert (last.size, last.root) == (ledger.size, ledger.root(ledger.size))
         # Data owners seal masks for each other and never speak, so no checkpoint comes from there.
         speaks = {each.peer for each in entries if each.act is Act.RECEIVED and each.data is DataClass.CONTROL}
         assert set(ledger.held) == speaks
