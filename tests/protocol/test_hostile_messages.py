@@ -49,7 +49,11 @@ class Hostile(Federation):
         message = self.signed(source, self.sampler.make(self.random.choice(MESSAGES)))
         if type(message).__name__ in ENDS:
             return
-        if isinstance(message, MaskSeeds) and not message.heads and (source == OWNER or source == max(self.tasks)):
+        if (
+            isinstance(message, MaskSeeds)
+            and not message.heads
+            and (source == OWNER or source == self.charter.data_owners[-1].name)
+        ):
             return  # no lie to the first contributor, nor from the last: these are its seeds
         phase = machine.phase
         queued = len(machine._effects)
