@@ -27,14 +27,16 @@ from tertium.owner.memory import AbortKept as OwnersAbort
 from tertium.protocol.charter import Role
 from tertium.protocol.codec import decode_as
 from tertium.protocol.journal import Journal
-from tertium.protocol.messages import Abort, OpenRound, RoundRecord, RoundStatement
+from tertium.protocol.ledger import Act, HeldKept
+from tertium.protocol.ledger_file import LedgerFile
+from tertium.protocol.messages import Abort, OpenRound, RoundRecord, RoundStatement, Signed
 from tertium.protocol.seats import Seats
 from tertium.protocol.session import contributor_set
 from tertium.protocol.site import OwnerPlan
 from tertium.protocol.statements import open_signed
 from tertium.protocol.training import model_digest
 from tertium.protocol.vector import decode_vector, encode_vector
-from tertium.secure_worker.gate import ModelKept
+from tertium.secure_worker.gate import ModelKept, SlotKept
 from tertium.secure_worker.memory import AbortKept as HoldersAbort
 from tertium.secure_worker.memory import QuestionKept, ReleaseKept
 from tertium.workers.memory import AbortKept as WorkersAbort
@@ -237,6 +239,7 @@ class Killable:
             if path.exists():
                 with contextlib.closing(sqlite3.connect(path)) as db:
                     assert db.execute("pragma integrity_check").fetchall() == [("ok",)], name
+        self.ledgers_are_what_was_signed_for()
         for number, records in self.records().items():
             for holder, record in records.items():
                 statement = open_signed(self.place.charter, record.statement, RoundStatement, Role.SECURE_WORKER)
@@ -246,6 +249,24 @@ class Killable:
                     verify(key, Label.ROUND_STATEMENT, record.statement.statement, cosignature.signature, party=None)
                 named = {cosignature.party for cosignature in record.cosignatures} | set(record.absent)
                 assert named == {OWNER, *statement.contributors}, number
+
+    def ledgers_are_what_was_signed_for(self) -> None:
+        """No kill took back an entry that anybody saw a checkpoint of, nor the entry of a release that was sent."""
+        held: dict[str, list[Signed]] = {}
+        for name in self.place.roles:
+            for kept in self.entries(name, HeldKept):
+                held.setdefault(kept.party, []).append(kept.signed)
+        for name in self.place.roles:
+            path = self.state(name) / "journal.db"
+            if not path.exists():
+                continue
+            with LedgerFile(path, name) as ledger:
+                last = ledger.last_signed()
+                for signed in [*held.get(name, ()), *([] if last is None else [last])]:
+                    ledger.accept(self.place.charter, signed)
+                released = {entry.round for _, entry in ledger.entries() if entry.act is Act.RELEASED}
+            if name in self.workers:
+                assert {kept.round for kept in self.entries(name, SlotKept)} <= released, name
 
     def nothing_is_left_over(self) -> None:
         """No process that was killed has left a file it was writing."""
