@@ -31,6 +31,8 @@ from ..protocol.exchange import Exchange
 from ..protocol.journal import Journal
 from ..protocol.lanes.zmq_lanes import Listen, ZmqLanes
 from ..protocol.machine import Machine
+from ..protocol.openings import FOLDER as OPENINGS
+from ..protocol.openings import OpeningStore
 from ..protocol.party import Party, Report
 from ..protocol.progress import Ended, Opened, Progress, Said, Sealed, Started
 from ..protocol.site import Site, addresses, load_site
@@ -174,7 +176,9 @@ def observer(report: Report) -> Callable[[Handled], None]:
 def exchange_of(workplace: Workplace) -> Exchange:
     """Return the one exchange of this process."""
     identity, charter = workplace.identity, workplace.charter
-    return Exchange(identity, charter, View.kept_in(workplace.journal, identity, charter, observer(workplace.report)))
+    view = View.kept_in(workplace.journal, identity, charter, observer(workplace.report))
+    keeps = workplace.site.audit.keep_openings
+    return Exchange(identity, charter, view, OpeningStore(workplace.state / OPENINGS) if keeps else None)
 
 
 def run_machine(workplace: Workplace, machine: Machine, text: str, *, watch_stdin: bool) -> int:

@@ -302,6 +302,11 @@ class BodyOpener:
             start += length
         return tuple(views)
 
+    @property
+    def salt(self) -> memoryview:
+        """The salt of the commitment, once `finish` has returned: a view of the staging buffer too."""
+        return self._view[:SALT_BYTES]
+
     def __repr__(self) -> str:
         return f"BodyOpener({self._missing} bytes to come)"
 

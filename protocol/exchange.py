@@ -49,6 +49,7 @@ from .errors import (
 )
 from .ledger import Content
 from .messages import Header, SealedHead
+from .openings import OpeningStore, keeps
 from .seats import Seats
 from .view import View
 
@@ -76,20 +77,11 @@ class Committed:
     salt: bytes = field(repr=False)
 
 
-def _binding(header: Header) -> tuple[bytes, ...]:
-    recipient = b"" if header.broadcast else header.recipient.encode()
-    return (
-        bytes(header.label),
-        header.session,
-        header.round.to_bytes(8, "big"),
-        header.attempt.to_bytes(8, "big"),
-        header.sender.encode(),
-        recipient,
-    )
-
-
 def _body_context(header: Header, subject: bytes) -> bytes:
     return header.open_round if header.broadcast else subject
+
+
+Opened = Callable[[tuple[memoryview, ...]], None]
 
 
 class Outgoing:
@@ -110,7 +102,7 @@ class Outgoing:
 class Incoming:
     """An envelope whose head was admitted, and whose body is being received."""
 
-    def __init__(self, header: Header, subject: bytes, opener: sealing.BodyOpener, opened: Callable[[], None]) -> None:
+    def __init__(self, header: Header, subject: bytes, opener: sealing.BodyOpener, opened: Opened) -> None:
         self.header = header
         self.subject = subject
         self._opener = opener
@@ -123,7 +115,7 @@ class Incoming:
     def finish(self) -> tuple[memoryview, ...]:
         """Return the sections, now authenticated; raises `BadBody` or `CommitmentMismatch`."""
         sections = self._opener.finish()
-        self._opened()
+        self._opened(sections)
         return sections
 
     @property
@@ -155,7 +147,7 @@ class Broadcast:
             self._label, self._context, recipient, recipient_key, self._sections, broadcast=True
         )
         if self._commitment is None:
-            self._commitment = sealing.commit(_binding(header), self._salt, self._sections)
+            self._commitment = sealing.commit(header.binding, self._salt, self._sections)
         header = msgspec.structs.replace(header, commitment=self._commitment)
         head = exchange.seal_head(header, recipient_key, self._content_key)
         return Outgoing(head, self._commitment, self._sealed_once)
@@ -177,11 +169,17 @@ class Broadcast:
 class Exchange:
     """One party's sealing and opening. Construct one a process, and give it to the role."""
 
-    def __init__(self, identity: Identity, charter: Charter, view: View | None = None) -> None:
-        """`view` notes everything that is sealed and opened; without one nothing is, for tests of what lies below."""
+    def __init__(
+        self, identity: Identity, charter: Charter, view: View | None = None, openings: OpeningStore | None = None
+    ) -> None:
+        """Note what is sealed and opened in `view`, and keep in `openings` what this party can open to an auditor.
+
+        Without a view nothing is noted, for tests of what lies below; as a rule no openings are kept.
+        """
         self._identity = identity
         self._charter = charter
         self.view = view or View(identity, charter)
+        self._openings = openings
         self._may_send = MAY_SEND
         if Seats(charter).owner is not None:
             self._may_send |= {TO_AN_OWNER_THAT_HOLDS}
@@ -197,7 +195,7 @@ class Exchange:
         """Commit to what `seal` will be given: all shares of a contribution, before the first header lists them."""
         salt = sealing.new_salt()
         header = self.new_header(label, context, recipient, recipient_key, sections)
-        return Committed(sealing.commit(_binding(header), salt, sections), salt)
+        return Committed(sealing.commit(header.binding, salt, sections), salt)
 
     def seal(
         self,
@@ -229,6 +227,7 @@ class Exchange:
         listed = ((commitment,) if shares is None else tuple(shares)) if label is Label.CONTRIBUTION else ()
         header = msgspec.structs.replace(header, commitment=commitment, shares=listed)
         head = self.seal_head(header, recipient_key, content_key, content)
+        self._keep(header, head.subject, content, salt, sections, sealed=True)
         body_context = _body_context(header, head.subject)
         return Outgoing(
             head,
@@ -321,12 +320,39 @@ class Exchange:
             content_key,
             _body_context(header, subject),
             sections=header.sections,
-            binding=_binding(header),
+            binding=header.binding,
             commitment=header.commitment,
             staging=staging,
             record=limits.RECORD_WIRE,
         )
-        return Incoming(header, subject, opener, lambda: self.view.opened(header, subject, content))
+        return Incoming(
+            header, subject, opener, lambda sections: self._opened(header, subject, content, opener, sections)
+        )
+
+    def _opened(
+        self,
+        header: Header,
+        subject: bytes,
+        content: Content | None,
+        opener: sealing.BodyOpener,
+        sections: tuple[memoryview, ...],
+    ) -> None:
+        self.view.opened(header, subject, content)
+        self._keep(header, subject, content, opener.salt, sections, sealed=False)
+
+    def _keep(
+        self,
+        header: Header,
+        subject: bytes,
+        content: Content | None,
+        salt: Buffer,
+        sections: Sequence[Buffer],
+        *,
+        sealed: bool,
+    ) -> None:
+        if self._openings is not None and keeps(header.label, sealed=sealed):
+            self.view.kept(header, subject, content)
+            self._openings.keep(header, subject, salt, sections)
 
     def seal_seed(self, context: RoundContext, recipient: str, recipient_key: bytes) -> tuple[SealedHead, bytes]:
         """Seal a fresh seed of masks for a neighbour; return the head that is all of it, and the seed."""

@@ -315,6 +315,18 @@ class Header(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     shares: Annotated[tuple[Digest, ...], Meta(max_length=limits.SHARES)] = ()
     """Commitments to all shares of a contribution, in the order in which holders get them."""
 
+    @property
+    def binding(self) -> tuple[bytes, ...]:
+        """What the commitment binds the content to; one body for several recipients names none."""
+        return (
+            bytes(self.label),
+            self.session,
+            self.round.to_bytes(8, "big"),
+            self.attempt.to_bytes(8, "big"),
+            self.sender.encode(),
+            b"" if self.broadcast else self.recipient.encode(),
+        )
+
 
 def share_list(shares: Sequence[bytes]) -> bytes:
     """Return the digest of a header's list of commitments: the same in every header of one contribution."""

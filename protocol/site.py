@@ -71,6 +71,16 @@ class Listen(_Line, frozen=True, forbid_unknown_fields=True):
                 check_port(f"listen.{lane}", address, SiteFileError)
 
 
+class Audit(_Line, frozen=True, forbid_unknown_fields=True):
+    """What this party keeps so that an auditor can add a sum up again."""
+
+    table: ClassVar[str] = "audit"
+
+    keep_openings: bool = False
+    """Keep salt and content of what this party committed to, in the clear in its own state folder: a data owner its
+    shares, which together are its update; the model owner the totals."""
+
+
 class Optimiser(_Line, frozen=True, forbid_unknown_fields=True):
     """The model owner's optimiser: a class of `torch.optim` and its keyword arguments."""
 
@@ -151,6 +161,7 @@ class Site(_Line, frozen=True, forbid_unknown_fields=True):
     tasks: dict[Name, TaskEntry] = msgspec.field(default_factory=dict)
     listen: Listen = Listen()
     owner: OwnerPlan | None = None
+    audit: Audit = Audit()
 
     def check_against(self, charter: Charter, name: str | None = None) -> None:
         """Hold this file against the charter, and with `name` against that party's role too.
@@ -174,6 +185,8 @@ class Site(_Line, frozen=True, forbid_unknown_fields=True):
             raise SiteFileError(f"listen: {name} only connects to others, so there is nothing to listen on")
         if not self.tasks and role is not Role.SECURE_WORKER:
             raise SiteFileError(f'tasks: {name} has none; add [tasks.NAME] with factory = "package.module:Class"')
+        if self.audit.keep_openings and role not in (Role.DATA_OWNER, Role.MODEL_OWNER):
+            raise SiteFileError(f"audit.keep_openings: {name} is a {role.words}, which has nothing of its own to open")
         if role is Role.SECURE_WORKER and self.tasks:
             raise SiteFileError(f"tasks: {name} is a secure worker, which never trains or scores anything")
 

@@ -125,7 +125,7 @@ class Handled:
 
 Observer = Callable[[Handled], None]
 Place = tuple[Act, DataClass | None, Any]
-"""By which an earlier entry of a round is found: act, class and whose it is; what was received, by its subject."""
+"""By which an earlier entry of a round is found: act, class and whose it is; an envelope by act and subject, too."""
 
 
 class View:
@@ -230,8 +230,9 @@ class View:
             derived_from=self._found(*sources),
             exhibits=() if head is None else (Exhibit.of_head(header.sender, head),),
         )
-        received = act is Act.RECEIVED
-        self._place(at, act, None if received else what.data, subject if received else what.whose)
+        self._place(at, act, None, subject)
+        if act is not Act.RECEIVED:
+            self._place(at, act, what.data, what.whose)
 
     # --- what a party does by itself
 
@@ -263,6 +264,23 @@ class View:
         """Note that what was derived outlives this process."""
         sources = self._found((Act.DERIVED, data, whose))
         self._note(Act.STORED, data, whose=whose, payload=payload, subject=subject, derived_from=sources)
+
+    def kept(self, header: Header, subject: bytes, content: Content | None) -> None:
+        """Note that what we sealed or opened is to be on our own disk, for an auditor to be shown."""
+        if self._ledger is None:
+            return
+        what = content or _plainly(header)
+        self._note(
+            Act.STORED,
+            what.data,
+            whose=what.whose,
+            part=what.part,
+            payload=sum(header.sections),
+            subject=subject,
+            commitment=header.commitment,
+            derived_from=self._found((Act.SENT, None, subject), (Act.OPENED, None, subject)),
+        )
+        self.settle()
 
     def released(self, peer: str, head: SealedHead, content: Content, commitment: bytes) -> None:
         """Note that a sum was let go of, for good: what was sealed for `peer` may be sent."""

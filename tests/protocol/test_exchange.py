@@ -390,9 +390,8 @@ def test_another_body_under_the_known_content_key_does_not_match_the_commitment(
     content_key, salt = sealing.new_content_key(), sealing.new_salt()
     exchange, honest, other = world.exchanges["alice"], world.payload(), world.payload()
     header = exchange.new_header(Label.CONTRIBUTION, world.context, "third", world.third_key.public, [honest])
-    from tertium.protocol.exchange import _binding
 
-    commitment = sealing.commit(_binding(header), salt, [honest])
+    commitment = sealing.commit(header.binding, salt, [honest])
     header = msgspec.structs.replace(header, commitment=commitment, shares=(commitment,))
     head = exchange.seal_head(header, world.third_key.public, content_key)
     for payload, matches in ((honest, True), (other, False)):
