@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from tertium import cli
+from tertium.cli.running import exchange_of, open_workplace
 from tertium.protocol.charter import Role
 from tertium.protocol.journal import FILE, Journal
 
@@ -165,3 +166,15 @@ def test_the_journal_is_closed_when_a_task_cannot_be_set_up(
     state = place.root / name / "state"
     assert (state / FILE).exists()
     Journal.of(place.identities[name], ROLES[name], state).close()
+
+
+@pytest.mark.parametrize("keeps", [False, True])
+def test_openings_are_kept_only_where_the_site_file_says_so(place: Any, keeps: bool) -> None:
+    site = place.root / "alice" / "site.toml"
+    if keeps:
+        site.write_text(site.read_text() + "\n[audit]\nkeep_openings = true\n")
+    with open_workplace(Role.DATA_OWNER, place.root / "alice", place.path, as_json=True) as workplace:
+        exchange = exchange_of(workplace)
+        assert (exchange._openings is not None) is keeps
+        assert not keeps or exchange._openings.folder == workplace.state / "openings"
+        assert exchange.view.checkpoint() is not None
