@@ -405,6 +405,7 @@ def site_file() -> str:
         ("limits.", of.LocalLimits),
         ("tasks.NAME.", of.TaskEntry),
         ("listen.", of.Listen),
+        ("audit.", of.Audit),
         ("owner.", of.OwnerPlan),
         ("owner.optimiser.", of.Optimiser),
     )

@@ -18,9 +18,10 @@ from ..crypto.identity import Identity
 from .charter import Charter, Role
 from .errors import IllegalMessage
 from .exchange import Exchange, Incoming, Outgoing
-from .messages import Message, Ticket
+from .messages import Message
 from .progress import Progress
 from .rounds import TABLES, Input, Phase, Step
+from .ticket import Ticket
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from msgspec import Meta
 from ..crypto.labels import Label, digest
 from ..crypto.ring import Plan
 from . import limits
+from .ticket import Ticket
 from .training import Name, Score, TrainingPlan, UpdateKind, WeightRule
 
 Digest = Annotated[bytes, Meta(min_length=limits.DIGEST, max_length=limits.DIGEST)]
@@ -344,16 +345,6 @@ class SealedHead(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_
     def subject(self) -> bytes:
         """The 32 bytes that name this envelope: in tickets, credits and receipts, and as the context of its body."""
         return digest(Label.HEADER, self.header)
-
-
-class Ticket(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_like=True):
-    """A one-time password for one bulk connection. Visible on the path: it only keeps strangers out."""
-
-    subject: bytes
-    secret: bytes
-
-    def __repr__(self) -> str:
-        return f"Ticket({self.subject[:4].hex()}…)"
 
 
 # --- messages: what a control frame holds -------------------------------------------------------------------------

@@ -61,9 +61,9 @@ from ..protocol.messages import (
     SessionOver,
     Signed,
     Statement,
-    Ticket,
 )
 from ..protocol.statements import sign
+from ..protocol.ticket import Ticket
 from .world import SimulatedParty
 
 if TYPE_CHECKING:

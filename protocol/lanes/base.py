@@ -19,7 +19,7 @@ from typing import Protocol
 
 from ...crypto.errors import Misbehaviour
 from ...crypto.labels import Buffer
-from ..messages import Ticket
+from ..ticket import Ticket
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from ...crypto.errors import Misbehaviour
 from ...crypto.labels import Buffer
 from .. import limits
 from ..errors import LaneError, StrangerKey
-from ..messages import Ticket
+from ..ticket import Ticket
 from .base import BulkDown, BulkUp, Down, Event, Frame, Record, Refused, Up, Woken
 from .tickets import Grant, TicketBook
 

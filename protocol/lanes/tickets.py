@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from ...crypto.errors import Misbehaviour
 from .. import limits
 from ..errors import ExpiredTicket, LaneError, ReusedTicket, UnknownTicket
-from ..messages import Ticket
+from ..ticket import Ticket
 
 
 @dataclass(eq=False)

@@ -13,7 +13,7 @@ import zmq
 
 from ...crypto.labels import Buffer
 from .. import limits
-from ..messages import Ticket
+from ..ticket import Ticket
 from .base import BulkDown, BulkUp, Record
 from .tickets import Grant, TicketBook
 from .zmq_sockets import (

@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from ...crypto.labels import Buffer
 from .. import limits
 from ..errors import LaneError
-from ..messages import Ticket
+from ..ticket import Ticket
 from .base import Address, BulkDown, BulkUp, Event, Record, Woken
 from .malloc import keep_freed_memory
 from .tickets import TicketBook

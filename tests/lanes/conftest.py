@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from tertium.protocol.lanes.base import Address, BulkUp, Event, Lanes, Up
 from tertium.protocol.lanes.memory_lanes import MemoryLanes, MemoryNetwork
 from tertium.protocol.lanes.zmq_lanes import Listen, ZmqLanes
-from tertium.protocol.messages import Ticket
+from tertium.protocol.ticket import Ticket
 
 LIMIT = 64 * 1024
 ANYWHERE = Listen("tcp://127.0.0.1:0", "tcp://127.0.0.1:0")

@@ -8,7 +8,7 @@ import pytest
 from tertium.protocol import limits
 from tertium.protocol.errors import ExpiredTicket, LaneError, ReusedTicket, StrangerKey, UnknownTicket
 from tertium.protocol.lanes.base import BulkDown, BulkUp, Down, Frame, Record, Refused, Up, Woken
-from tertium.protocol.messages import Ticket
+from tertium.protocol.ticket import Ticket
 
 SUBJECT = bytes(range(32))
 OTHER = bytes(32)

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from tertium.protocol import limits
 from tertium.protocol.errors import ExpiredTicket, LaneError, ReusedTicket, UnknownTicket
 from tertium.protocol.lanes.tickets import TicketBook
-from tertium.protocol.messages import Ticket
+from tertium.protocol.ticket import Ticket
 
 SUBJECTS = [bytes([number]) * 32 for number in range(6)]
 STEPS = st.lists(

@@ -364,7 +364,7 @@ def test_strangers_that_use_up_the_descriptors_do_not_kill_the_loop() -> None:
 import os, resource, socket, time
 resource.setrlimit(resource.RLIMIT_NOFILE, (256, 4096))
 from tertium.protocol.lanes.base import Address
-from tertium.protocol.messages import Ticket
+from tertium.protocol.ticket import Ticket
 from tertium.protocol.lanes.zmq_lanes import Listen, ZmqLanes
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 secret, there = os.urandom(32), "tcp://127.0.0.1:9"

@@ -33,10 +33,10 @@ from tertium.protocol.messages import (
     SealedHead,
     SendModel,
     SessionOffer,
-    Ticket,
 )
 from tertium.protocol.rounds import Phase
 from tertium.protocol.session import question_digest
+from tertium.protocol.ticket import Ticket
 from tertium.protocol.training import Score
 from tertium.secure_worker.machine import SecureWorker
 

@@ -53,10 +53,10 @@ from tertium.protocol.messages import (
     SendModel,
     SessionEnd,
     SessionOver,
-    Ticket,
 )
 from tertium.protocol.rounds import Phase
 from tertium.protocol.statements import statement_digest
+from tertium.protocol.ticket import Ticket
 
 Maker = Any
 Still = Any

@@ -75,11 +75,11 @@ from tertium.protocol.messages import (
     SessionOver,
     Signed,
     Statement,
-    Ticket,
 )
 from tertium.protocol.rounds import TABLES
 from tertium.protocol.session import session_id
 from tertium.protocol.statements import sign, statement_digest
+from tertium.protocol.ticket import Ticket
 from tertium.protocol.training import Score
 from tertium.simulation.federation import OWNER, THIRD
 

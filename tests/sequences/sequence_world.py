@@ -32,9 +32,10 @@ from tertium.protocol.exchange import Exchange, Incoming, Outgoing
 from tertium.protocol.journal import Journal
 from tertium.protocol.limits import DIGEST, TICKET_SECRET
 from tertium.protocol.machine import Dial, Drop, Effect, Expect, Finish, Machine, Permit, Provide, Send, Work
-from tertium.protocol.messages import Grant, Message, Receipted, Refusal, RoundRecord, Ticket
+from tertium.protocol.messages import Grant, Message, Receipted, Refusal, RoundRecord
 from tertium.protocol.rounds import TABLES, Phase
 from tertium.protocol.site import OwnerPlan, Site, TaskEntry
+from tertium.protocol.ticket import Ticket
 from tertium.secure_worker.machine import SecureWorker
 from tertium.simulation.federation import OWNER, THIRD, make_charter
 from tertium.workers.data_owner import DataOwner
