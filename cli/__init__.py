@@ -11,10 +11,12 @@ Rules of the folder:
 from .errors import run
 
 COMMANDS: dict[str, tuple[str, str]] = {
+    "audit": ("audit:audit", "Say from the ledgers of a run who saw what, and what was forbidden."),
     "charter": ("charter:charter", "Write, sign, check and compare a federation's charter."),
     "demo": ("demo:demo", "Run a whole federation on this machine."),
     "doctor": ("doctor:doctor", "Check a party's set-up before a run, and say how to mend it."),
     "evaluator": ("worker:evaluator", "Run an evaluator, which scores the global model."),
+    "evidence": ("evidence:evidence", "Verify what an audit wrote down as evidence of a violation."),
     "inspect": ("inspect:inspect", "Show what a file of tertium says."),
     "owner": ("owner:owner", "Run the model owner."),
     "schemes": ("schemes:schemes", "List the secret-sharing schemes, or check one."),

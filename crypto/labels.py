@@ -63,6 +63,7 @@ class Label(enum.Enum):
     FINGERPRINT_MASK = "tertium/1 fingerprint mask"
     SCHEME = "tertium/1 scheme"
     SHARE = "tertium/1 share"
+    EVIDENCE = "tertium/1 evidence"
 
     framed: bytes
     """Its bytes behind their length: how everything begins that is put together under it."""

@@ -4,6 +4,7 @@
     python docs/tables.py --check    prints a diff and exits 1 if a block is out of date
 
 Rules of the file:
+- `audit.schema.json` is written whole, from the classes of `audit/report.py`.
 - A block stands between `<!-- generated: NAME -->` and `<!-- end -->`; NAME is a key of `BLOCKS`. A name that is not
   there, and a block without an end, are errors: a document must never keep a table that nobody checks.
 - Sentences come from docstrings, values from the imported modules. What a source file says only in its text (a field's
@@ -347,7 +348,7 @@ def labels() -> str:
 @functools.cache
 def raised() -> frozenset[str]:
     """Return the names of all classes that are called somewhere in the package: an error that is not is reserved."""
-    folders = ("crypto", "protocol", "learning", "owner", "workers", "secure_worker", "simulation", "cli")
+    folders = ("crypto", "protocol", "learning", "owner", "workers", "secure_worker", "simulation", "audit", "cli")
     calls = [
         node
         for folder in folders
@@ -362,7 +363,7 @@ def errors() -> str:
     """Return the table of named errors, both families."""
     root = module("crypto.errors")
     rows = []
-    for name in ("crypto.errors", "protocol.errors", "learning.errors"):
+    for name in ("crypto.errors", "protocol.errors", "learning.errors", "audit.errors"):
         for kind in subclasses(root.TertiumError, module(name)):
             if kind in (root.Misuse, root.Misbehaviour):
                 continue
@@ -530,9 +531,9 @@ def main(arguments: list[str]) -> int:
     if not source_of(module("cli")).resolve().is_relative_to(ROOT):
         raise SystemExit(f"docs/tables.py: the tertium that is installed is not the one in {ROOT}")
     stale = 0
-    for path in documents():
-        before = path.read_text(encoding="utf-8")
-        after = regenerated(before, path.name)
+    for path in (*documents(), ROOT / "docs" / "audit.schema.json"):
+        before = path.read_text(encoding="utf-8") if path.exists() else ""
+        after = regenerated(before, path.name) if path.suffix == ".md" else module("audit.report").schema()
         if before == after:
             continue
         stale = 1

@@ -397,6 +397,18 @@ class Journal:
             raise JournalError(f"{self._where} is damaged: entry {sequence} of the view ledger is missing")
         return row[0], row[1]
 
+    def copy_to(self, path: Path) -> None:
+        """Write everything, staged rows too, and copy the journal to a new file: for an auditor.
+
+        Raises:
+            JournalError: it cannot be written, or there is a file of that name.
+        """
+        self.settle()
+        with _reported(str(path), "cannot be written"):
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+            with contextlib.closing(sqlite3.connect(path)) as copy:
+                self._db.backup(copy)
+
     def close(self) -> None:
         """Close the file. Idempotent."""
         self._db.close()

@@ -6,6 +6,8 @@ Rules of the file:
 - Opening reads all of it once. Reading the entries again checks them again, and that they still come to the same root.
 - An error names the file and, where there is one, the entry. What cannot be read at all is a `JournalError`, since it
   accuses nobody; a ledger that contradicts itself, or what its party signed, is a `BrokenLedger`.
+- Exhibits are in no tree, so whoever had the file can have changed one: each is handed on as it lies there, and shows
+  nothing before its signature verifies and its digest is its subject.
 
 Checks, numbered; a ledger that passes 1 to 6 is a log, and 7 makes it the party's.
  1. the file is a database of this format, says that it is the party's, and no running process has it open
@@ -28,18 +30,21 @@ from urllib.parse import quote
 
 from ..crypto.errors import NotInTree
 from ..crypto.files import reason
+from ..crypto.labels import Label
 from ..crypto.merkle import Tree, consistency_proof, inclusion_proof, last_leaf, leaf_hash
 from . import limits
 from .charter import Charter
 from .codec import decode_as
 from .errors import BrokenLedger, JournalError, MalformedMessage, WrongCharter, WrongSender
-from .journal import ENTRIES_TABLE, LEDGER_TABLE, check_closed, party_of
-from .ledger import Checkpoint, CheckpointKept, LedgerEntry, stored_node
+from .journal import ENTRIES_TABLE, EXHIBITS_TABLE, LEDGER_TABLE, check_closed, party_of
+from .ledger import Checkpoint, CheckpointKept, Exhibit, LedgerEntry, stored_node
 from .messages import Signed
 from .statements import open_signed
 
 _ROWS: Final = "select sequence, entry, hashes from ledger not indexed order by sequence"
 _ROW: Final = "select hashes from ledger where sequence = ?"
+_ENTRY: Final = "select entry from ledger where sequence = ?"
+_EXHIBITS: Final = "select subject, signer, label, content from exhibits not indexed"
 
 
 class LedgerFile:
@@ -118,6 +123,28 @@ class LedgerFile:
             raise self._broken(f"has other entries than the {statement.size} its party signed for")
         return statement
 
+    def data(self, sequence: int) -> bytes:
+        """Return the exact bytes of an entry; raises `NotInTree` for one that is not there."""
+        if not 0 <= sequence < self.size:
+            raise NotInTree(f"the view ledger has no entry {sequence}")
+        return self._blob(_ENTRY, sequence)
+
+    def exhibits(self) -> Iterator[Exhibit | None]:
+        """Yield what lies beside the ledger, as somebody else wrote it; None for a row that can be no exhibit.
+
+        Raises:
+            JournalError: the table cannot be read to its end.
+        """
+        labels = {label.value: label for label in Label}
+        with self._reading("has exhibits that cannot be read"):
+            for subject, signer, label, content in self._db.execute(_EXHIBITS):
+                whole = isinstance(subject, bytes) and isinstance(signer, str) and isinstance(content, bytes)
+                known = labels.get(label) if isinstance(label, str) else None
+                if whole and known is not None and len(subject) == limits.DIGEST:
+                    yield Exhibit(subject, signer, known, content)
+                else:
+                    yield None
+
     def last_signed(self) -> Signed | None:
         """Return the last checkpoint the file itself holds, of which nothing is believed until `accept` has it."""
         with self._reading("cannot be read"):
@@ -154,7 +181,7 @@ class LedgerFile:
             database.text_factory = lambda content: content.decode("utf-8", "replace")
             for setting in ("locking_mode = exclusive", "trusted_schema = off", "cell_size_check = on"):
                 database.execute(f"pragma {setting}")
-            for table in (ENTRIES_TABLE, LEDGER_TABLE):
+            for table in (ENTRIES_TABLE, LEDGER_TABLE, EXHIBITS_TABLE):
                 self._check_table(database, table)
             said = party_of(database)
         if said != self._party:
@@ -191,11 +218,14 @@ class LedgerFile:
             yield from self._db.execute(_ROWS)
 
     def _node(self, level: int, number: int) -> bytes:
+        return stored_node(self._blob(_ROW, last_leaf(level, number)), level)
+
+    def _blob(self, statement: str, sequence: int) -> bytes:
         with self._reading("cannot be read"):
-            row = self._db.execute(_ROW, (last_leaf(level, number),)).fetchone()
+            row = self._db.execute(statement, (sequence,)).fetchone()
         if row is None or not isinstance(row[0], bytes):
             raise self._broken("changed while it was read")
-        return stored_node(row[0], level)
+        return bytes(row[0])
 
     def _known(self, size: int) -> int:
         if size > self.size:

@@ -12,6 +12,7 @@ lanes, the executor and the clock are others.
 import math
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 from ..crypto.identity import Identity
 from ..learning.task import GlobalModel, ServerOptimiser, Task
@@ -24,6 +25,7 @@ from ..protocol.exchange import Exchange
 from ..protocol.journal import Journal
 from ..protocol.lanes.memory_lanes import Delivery, MemoryLanes, MemoryNetwork
 from ..protocol.machine import Machine
+from ..protocol.openings import OpeningStore
 from ..protocol.party import InlineExecutor, Party
 from ..protocol.progress import Progress
 from ..protocol.site import LocalLimits, OwnerPlan, Site, TaskEntry, addresses
@@ -114,6 +116,7 @@ class Federation:
         network: Network | None = None,
         order: Sequence[str] | None = None,
         workers: Sequence[str] = (THIRD,),
+        openings: Path | None = None,
     ) -> None:
         """Build the parties.
 
@@ -130,6 +133,7 @@ class Federation:
             network: what joins them.
             order: in which they take turns, all names once; listening parties first by default.
             workers: the names of the secure workers.
+            openings: where model owner and data owners keep what they could open to an auditor, a folder each.
 
         Raises:
             CharterError: there are fewer data owners than the rules' minimum, or the rules are none.
@@ -143,6 +147,7 @@ class Federation:
         self.tasks: dict[str, Task] = {**tasks, **scorers}
         self.limits_of = dict(limits_of or {})
         self.workers = tuple(workers)
+        self.openings = openings
         self.roles = {OWNER: Role.MODEL_OWNER, **dict.fromkeys(self.workers, Role.SECURE_WORKER)}
         self.roles |= dict.fromkeys(tasks, Role.DATA_OWNER) | dict.fromkeys(scorers, Role.EVALUATOR)
         self.identities = {name: Identity.generate(name) for name in self.roles}
@@ -189,7 +194,7 @@ class Federation:
         identity, role = self.identities[name], self.roles[name]
         journal = self.journals.setdefault(name, Journal.of(identity, role))
         view = View.kept_in(journal, identity, self.charter, self.handled[name].append)
-        exchange = self._exchanges.get(name, Exchange)(identity, self.charter, view)
+        exchange = self._exchanges.get(name, Exchange)(identity, self.charter, view, self._opening_store(name))
         if role is Role.MODEL_OWNER:
             owner: MachineClass = self._classes.get(name, ModelOwner)
             return owner(identity, self.charter, exchange, journal, self.plan, self.model, self.store)
@@ -202,6 +207,12 @@ class Federation:
         site = Site(limits=self.limits_of.get(name, LocalLimits()), tasks={task: entry})
         recipient: MachineClass = self._classes.get(name, DataOwner if role is Role.DATA_OWNER else Evaluator)
         return recipient(identity, self.charter, exchange, journal, site, {task: self.tasks[name].trainer()})
+
+    def _opening_store(self, name: str) -> OpeningStore | None:
+        if self.openings is None or self.roles[name] not in (Role.DATA_OWNER, Role.MODEL_OWNER):
+            return None
+        self.openings.mkdir(exist_ok=True)
+        return OpeningStore(self.openings / name)
 
     def _add(self, name: str) -> None:
         machine = self.machines[name] = self._machine(name)

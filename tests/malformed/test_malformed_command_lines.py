@@ -226,6 +226,21 @@ CASES: dict[str, tuple[tuple[str, ...], str]] = {
     "inspect: keys": (("inspect", "alice/secret.toml"), "secret keys, which are never shown"),
     "inspect: a device": (("inspect", "/dev/zero"), "not a regular file"),
     "inspect: no such charter beside": (("inspect", "charter.toml", "--charter", "none.toml"), "none.toml"),
+    # audit, evidence
+    "audit: nothing": (("audit",), "missing argument 'RUN'"),
+    "audit: two runs": (("audit", ".", "."), "unexpected extra argument"),
+    "audit: no such folder": (("audit", "none"), "none is not a folder"),
+    "audit: a file": (("audit", "charter.toml"), "charter.toml is not a folder"),
+    "audit: a folder without a charter": (("audit", "alice"), "cannot read alice/charter.toml"),
+    "audit: no such charter": (("audit", ".", "--charter", "none.toml"), "cannot read none.toml"),
+    "audit: a path that paints": (("audit", "\x1b[2J"), "is not a folder"),
+    "evidence: nothing it knows": (("evidence", "weigh"), "no such command 'weigh'"),
+    "evidence verify: nothing": (("evidence", "verify"), "missing argument 'FILE'"),
+    "evidence verify: no charter": (("evidence", "verify", "charter.toml"), "missing option '--charter'"),
+    "evidence verify: no such charter": (
+        ("evidence", "verify", "a", "--charter", "none.toml"),
+        "cannot read none.toml",
+    ),
     # doctor
     "doctor: an argument": ((*DOCTOR, "now"), "unexpected extra argument"),
     "doctor: no such party": (("doctor", "--party", "nobody"), "--party"),

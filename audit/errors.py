@@ -1,0 +1,15 @@
+"""Why there is nothing to audit, or a file of evidence shows nothing."""
+
+from ..crypto.errors import Misbehaviour, Misuse
+
+
+class UnusableRun(Misuse):
+    """There is nothing to audit: no folder, or no ledger in it that can be read."""
+
+
+class UnusableEvidence(Misuse):
+    """A file of evidence cannot be read or written."""
+
+
+class NotShown(Misbehaviour):
+    """A file of evidence does not show the violation it names."""

@@ -1,0 +1,255 @@
+"""Evidence: what shows a violation to somebody who has the charter and trusts nobody here.
+
+A bundle holds what the parties signed, in its exact bytes, with proofs that an entry is in a ledger a party signed for.
+`verify` derives the violation from that and the charter alone. The audit says what is provable by the same functions:
+it puts a bundle together, and reports the sentence that `verify` gives back, so that the two cannot differ.
+
+Steps of reading one, in this order; nothing is believed before its step:
+ 1. the file is bounded, begins as one of ours, and its digest is that of its bytes
+ 2. it decodes, canonically and within bounds
+ 3. it is about this charter
+ 4. every exhibit verifies (`exhibits.py`)
+ 5. every entry is in a ledger of the size and root that its party signed
+ 6. a ledger that grew, or a whole one, is what it is said to be
+ 7. what they show is the kind of violation the bundle names, by the party it names (`proofs.py`)
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Final, Literal
+
+import msgspec
+from msgspec import Meta
+
+from ..crypto.errors import BadProof
+from ..crypto.files import read_bounded, reason, replace_file
+from ..crypto.labels import DIGEST_BYTES, Label, digest
+from ..crypto.merkle import Tree, leaf_hash, verify_consistency, verify_inclusion
+from ..protocol import limits
+from ..protocol.charter import Charter
+from ..protocol.codec import decode_as, encode
+from ..protocol.errors import MalformedMessage, WrongCharter, WrongSender
+from ..protocol.ledger import Checkpoint, Exhibit, LedgerEntry
+from ..protocol.messages import Count, Digest, Signed
+from ..protocol.seats import Seats
+from ..protocol.statements import open_signed
+from ..protocol.training import Name
+from .errors import NotShown, UnusableEvidence
+from .exhibits import Shown, open_exhibit
+from .report import Kind
+
+SUFFIX: Final = ".evidence"
+MAGIC: Final = b"tertium evidence 1\n"
+LARGEST: Final = 256 * limits.MIB
+_EXHIBITS: Final = 4096
+_Bytes = Annotated[bytes, Meta(max_length=LARGEST)]
+_Proof = Annotated[tuple[Digest, ...], Meta(max_length=128)]
+
+
+class Item(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_like=True):
+    """An exhibit as a bundle holds it."""
+
+    subject: Digest
+    signer: Name
+    label: Label
+    content: _Bytes
+
+
+class Inclusion(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_like=True):
+    """One entry, in a ledger that its party signed for."""
+
+    sequence: Count
+    entry: _Bytes
+    checkpoint: Signed
+    proof: _Proof
+
+
+class Growth(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_like=True):
+    """That the ledger of `newer` had the root `root` at the size of `older`."""
+
+    older: Signed
+    newer: Signed
+    root: Digest
+    proof: _Proof
+
+
+class Log(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_like=True):
+    """A whole ledger, with a checkpoint of it if there is one."""
+
+    party: Name
+    entries: Annotated[tuple[_Bytes, ...], Meta(max_length=2**24)]
+    checkpoint: Signed | None = None
+
+
+class Bundle(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_like=True):
+    """What shows one violation."""
+
+    version: Literal[1]
+    charter: Digest
+    kind: Kind
+    party: Name | None
+    exhibits: Annotated[tuple[Item, ...], Meta(max_length=_EXHIBITS)] = ()
+    inclusions: Annotated[tuple[Inclusion, ...], Meta(max_length=_EXHIBITS)] = ()
+    growth: Growth | None = None
+    log: Log | None = None
+
+
+@dataclass(frozen=True)
+class Included:
+    """An entry that a party signed for."""
+
+    party: str
+    sequence: int
+    entry: LedgerEntry
+
+
+@dataclass
+class Case:
+    """The content of a bundle, verified but for what it is to show."""
+
+    charter: Charter
+    seats: Seats
+    shown: tuple[Shown, ...]
+    included: tuple[Included, ...]
+    growth: tuple[Checkpoint, Checkpoint, bytes] | None = None
+    """The older and the newer checkpoint of one party, and what the newer has at the older's size."""
+    log_of: str | None = None
+    log: list[LedgerEntry] = field(default_factory=list)
+    log_size: int = 0
+    log_signed: int = 0
+    """How many entries of the log its party signed for, 0 for none."""
+    log_roots: dict[int, bytes] = field(default_factory=dict)
+    """The roots that the log has at the sizes of the checkpoints among the exhibits."""
+
+
+@dataclass(frozen=True)
+class Proven:
+    """What a bundle shows."""
+
+    party: str | None
+    text: str
+    others: tuple[str, ...] = ()
+
+
+def verify(charter: Charter, bundle: Bundle) -> Proven:
+    """Return what a bundle shows under this charter.
+
+    Raises:
+        NotShown, and what the checks of exhibits, signatures and proofs raise: it shows nothing.
+    """
+    from .proofs import PROOFS  # they need the types of this module
+
+    case = _open(charter, bundle)
+    prove = PROOFS.get(bundle.kind)
+    if prove is None:
+        raise NotShown(f"there is no proof of a {bundle.kind.value} from a bundle alone")
+    proven = prove(case)
+    if proven.party != bundle.party:  # 7
+        raise NotShown(f"it names {bundle.party or 'nobody'}, and shows {proven.party or 'nobody'}")
+    return proven
+
+
+def to_bytes(bundle: Bundle) -> bytes:
+    """Return a bundle as a file holds it."""
+    data = encode(bundle)
+    return MAGIC + digest(Label.EVIDENCE, data) + data
+
+
+def from_bytes(data: bytes) -> Bundle:
+    """Return the bundle in a file's bytes; raises `NotShown` where there is none, or a byte of it was changed."""
+    begin = len(MAGIC) + DIGEST_BYTES
+    if data[: len(MAGIC)] != MAGIC or digest(Label.EVIDENCE, data[begin:]) != data[len(MAGIC) : begin]:  # 1
+        raise NotShown("the file is no evidence, or was changed since it was written")
+    try:
+        return decode_as(Bundle, data[begin:])  # 2
+    except MalformedMessage as error:
+        raise NotShown(f"the file is no evidence: {error.reason}") from None
+
+
+def read(path: Path) -> Bundle:
+    """Return the bundle in a file; raises `UnusableEvidence` where it cannot be read, and what `from_bytes` raises."""
+    try:
+        return from_bytes(read_bounded(path, LARGEST))
+    except OSError as error:
+        raise UnusableEvidence(f"{path} cannot be read: {reason(error)}") from None
+
+
+def write(path: Path, bundle: Bundle) -> None:
+    """Write a bundle; raises `UnusableEvidence` where it cannot be, or is too large to be read again."""
+    data = to_bytes(bundle)
+    if len(data) > LARGEST:
+        raise UnusableEvidence(f"{path}: the evidence takes {len(data)} bytes, and {LARGEST} can be read")
+    try:
+        replace_file(path, data, mode=0o644)
+    except OSError as error:
+        raise UnusableEvidence(f"{path} cannot be written: {reason(error)}") from None
+
+
+def _open(charter: Charter, bundle: Bundle) -> Case:
+    if bundle.charter != charter.digest:  # 3
+        raise WrongCharter("the evidence is about another charter")
+    shown = tuple(
+        open_exhibit(charter, Exhibit(each.subject, each.signer, each.label, each.content))  # 4
+        for each in bundle.exhibits
+    )
+    included = tuple(_included(charter, each) for each in bundle.inclusions)  # 5
+    case = Case(charter, Seats(charter), shown, included)
+    if bundle.growth is not None:
+        case.growth = _grown(charter, bundle.growth)  # 6
+    if bundle.log is not None:
+        _take_log(case, bundle.log)
+    return case
+
+
+def open_checkpoint(charter: Charter, signed: Signed) -> Checkpoint:
+    """Return a checkpoint that a party signed of its own ledger under this charter.
+
+    Raises:
+        the errors of `open_signed`; WrongSender, WrongCharter.
+    """
+    said = open_signed(charter, signed, Checkpoint)
+    if said.party != signed.signer:
+        raise WrongSender("signed a checkpoint of somebody else's ledger", party=signed.signer)
+    if said.charter != charter.digest:
+        raise WrongCharter("signed a checkpoint under another charter", party=signed.signer)
+    return said
+
+
+def _included(charter: Charter, each: Inclusion) -> Included:
+    said = open_checkpoint(charter, each.checkpoint)
+    try:
+        verify_inclusion(leaf_hash(each.entry), each.sequence, said.size, each.proof, said.root)
+    except BadProof as error:
+        raise NotShown(f"entry {each.sequence} is not in the ledger that {said.party} signed for: {error}") from None
+    return Included(said.party, each.sequence, decode_as(LedgerEntry, each.entry, party=said.party))
+
+
+def _grown(charter: Charter, growth: Growth) -> tuple[Checkpoint, Checkpoint, bytes]:
+    older, newer = open_checkpoint(charter, growth.older), open_checkpoint(charter, growth.newer)
+    if older.party != newer.party:
+        raise NotShown("two checkpoints of two parties contradict nothing")
+    try:
+        verify_consistency(older.size, newer.size, growth.proof, growth.root, newer.root)
+    except BadProof as error:
+        raise NotShown(f"it does not follow what the ledger had at entry {older.size}: {error}") from None
+    return older, newer, growth.root
+
+
+def _take_log(case: Case, log: Log) -> None:
+    signed = None if log.checkpoint is None else open_checkpoint(case.charter, log.checkpoint)
+    if signed is not None and signed.party != log.party:
+        raise NotShown("a ledger and a checkpoint of two parties")
+    sizes = {each.content.size for each in case.shown if isinstance(each.content, Checkpoint)}
+    sizes |= {signed.size} if signed is not None else set()
+    tree = Tree()
+    case.log_roots[0] = tree.root()
+    for data in log.entries:
+        case.log.append(decode_as(LedgerEntry, data, party=log.party))
+        tree.append(leaf_hash(data))
+        if tree.size in sizes:
+            case.log_roots[tree.size] = tree.root()
+    if signed is not None:
+        if case.log_roots.get(signed.size) != signed.root:
+            raise NotShown(f"the ledger is not the one whose {signed.size} entries {log.party} signed for")
+        case.log_signed = signed.size
+    case.log_of, case.log_size = log.party, tree.size

@@ -1,0 +1,43 @@
+"""`tertium evidence`: does a file of evidence hold, for somebody who has nothing but the charter?"""
+
+from pathlib import Path
+
+import click
+
+from ..audit import evidence as bundles
+from ..crypto.errors import Misbehaviour
+from ..protocol.charter import load, require_signed
+from .errors import DIFFERENT, OK
+
+_EXAMPLE = """\b
+Example:
+  tertium evidence verify evidence/001-two-questions-owner.evidence --charter charter.toml
+"""
+
+
+@click.group()
+def evidence() -> None:
+    """Verify what proves a violation."""
+
+
+@evidence.command(epilog=_EXAMPLE)
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option(
+    "--charter", type=click.Path(path_type=Path), required=True, help="The charter it is about, signed by all."
+)
+def verify(*, file: Path, charter: Path) -> int:
+    """Derive the violation from FILE and the charter alone; the status is 0 if it holds and 1 if it does not."""
+    known = load(charter)
+    require_signed(known, charter)
+    try:
+        proven = bundles.verify(known, bundles.read(file))
+    except Misbehaviour as error:
+        click.echo(_plain(f"does not hold: {error}"))
+        return DIFFERENT
+    click.echo(_plain(f"holds: {proven.text}"))
+    return OK
+
+
+def _plain(text: str) -> str:
+    """Return what a file says as one line for a terminal."""
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in " ".join(text.split()))

@@ -1,0 +1,142 @@
+"""`tertium audit` and `tertium evidence verify`: what they print, and how they end."""
+
+import json
+import shutil
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from tertium.audit import evidence, report
+from tertium.audit.report import Report
+from tertium.cli import main
+
+Maker = Any
+SCHEMA = Path(__file__).resolve().parents[2] / "docs" / "audit.schema.json"
+
+
+@pytest.fixture(scope="module")
+def once(make_once: Maker) -> Path:
+    return Path(make_once.export(make_once.ran(rounds=2)))
+
+
+@pytest.fixture
+def run(once: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(once, tmp_path / "run"))
+
+
+@pytest.fixture
+def lied(run: Path, rewrite: Any) -> Path:
+    rewrite(run, "bob", lambda rows: rows[:9])
+    return run
+
+
+def test_a_clean_run_ends_with_0_and_the_verdict_comes_first(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["audit", str(run)]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert said[0] == "clean: no violation is on record"
+    assert "5 of 5 ledgers" in said[1]
+    table = said[said.index("who has on record what of whom") :]
+    assert table[2].split("  ")[1].strip() == "owner"
+    assert table[2].count("aggregate of 3") == 3
+    assert table[3].count("plaintext") == 3
+    assert "  2 verified" in said
+    assert "what this audit cannot show" in said
+
+
+def test_a_violation_ends_with_1_and_names_the_party_first(lied: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["audit", str(lied)]) == 1
+    said = capsys.readouterr().out.splitlines()
+    assert said[0] == "VIOLATION: 1 found by bob"
+    assert said[said.index("violations") + 1].startswith("  bob: truncated ledger: bob signed for ")
+
+
+def test_the_json_is_what_the_schema_says(lied: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["audit", str(lied), "--json"]) == 1
+    said = capsys.readouterr().out
+    found = msgspec.json.decode(said, type=Report)
+    assert report.encode(found).decode() == said.rstrip("\n")
+    assert found.verdict == "violation"
+    assert [each.party for each in found.findings if each.severity is report.Severity.VIOLATION] == ["bob"]
+    assert SCHEMA.read_text() == report.schema(), "run python docs/tables.py"
+    assert set(json.loads(report.schema())["$defs"]["Report"]["required"]) == set(json.loads(said))
+
+
+def test_evidence_is_written_and_verifies_with_nothing_but_the_charter(
+    lied: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, charter = tmp_path / "evidence", str(lied / "charter.toml")
+    assert main(["audit", str(lied), "--evidence", str(folder), "--json"]) == 1
+    (finding,) = [each for each in json.loads(capsys.readouterr().out)["findings"] if each["provable"]]
+    (file,) = folder.iterdir()
+    assert file.name == finding["evidence"] == "001-truncated-ledger-bob.evidence"
+    assert main(["evidence", "verify", str(file), "--charter", charter]) == 0
+    assert capsys.readouterr().out == f"holds: {finding['text']}\n"
+    data = file.read_bytes()
+    for at in (0, len(evidence.MAGIC), len(data) // 2, len(data) - 1):
+        file.write_bytes(data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :])
+        assert main(["evidence", "verify", str(file), "--charter", charter]) == 1
+        assert capsys.readouterr().out.startswith("does not hold: ")
+    for cut in (b"", data[:-1], data + b"\0"):
+        file.write_bytes(cut)
+        assert main(["evidence", "verify", str(file), "--charter", charter]) == 1
+
+
+def test_evidence_does_not_hold_under_another_charter(
+    make: Maker, lied: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main(["audit", str(lied), "--evidence", str(tmp_path / "evidence")])
+    (file,) = (tmp_path / "evidence").iterdir()
+    other = make.export(make.federation())
+    assert main(["evidence", "verify", str(file), "--charter", str(other / "charter.toml")]) == 1
+    assert "another charter" in capsys.readouterr().out
+
+
+def test_a_party_that_hands_nothing_over_is_listed_and_the_audit_goes_on(
+    make: Maker, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = make.export(make.ran(), without=("first", "carol"))
+    assert main(["audit", str(folder)]) == 0
+    said = capsys.readouterr().out
+    assert "not given: first (its ledger was not given)" in said
+    assert "What carol, first opened, kept or erased" in said
+    # What it has is on record elsewhere: those it gave a receipt hold its word that it opened their updates.
+    (row,) = [line for line in said.splitlines() if line.startswith("  first (not given)")]
+    assert row.split("  ")[2:] == ["plaintext", "plaintext"] or row.count("plaintext") == 2
+
+
+def test_journals_lie_in_a_partys_folder_or_beside_the_charter(run: Path) -> None:
+    (run / "alice" / "state" / "journal.db").rename(run / "alice" / "journal.db")
+    (run / "bob" / "state" / "journal.db").rename(run / "bob.db")
+    assert main(["audit", str(run)]) == 0
+
+
+@pytest.mark.parametrize("what", ["no folder", "no charter", "an unsigned charter", "no ledger", "a file that is none"])
+def test_a_run_that_cannot_be_used_ends_with_2_and_one_sentence(
+    make: Maker, capsys: pytest.CaptureFixture[str], what: str
+) -> None:
+    folder = make.export(make.federation(), without=("owner", "first", "alice", "bob"))
+    journal = folder / "carol" / "state" / "journal.db"
+    match what:
+        case "no folder":
+            folder = folder / "nowhere"
+        case "no charter":
+            (folder / "charter.toml").unlink()
+        case "an unsigned charter":
+            (folder / "charter.signatures.toml").unlink()
+        case "no ledger":
+            journal.unlink()
+        case _:
+            journal.unlink()
+            sqlite3.connect(journal).execute("create table entries (kind text)").connection.close()
+    assert main(["audit", str(folder)]) == 2
+    out, error = capsys.readouterr()
+    assert out == ""
+    assert error.count("\n") == 1
+    assert error.startswith("tertium: ")
+
+
+def test_evidence_that_cannot_be_read_ends_with_2(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["evidence", "verify", str(run / "none"), "--charter", str(run / "charter.toml")]) == 2
+    assert "cannot be read" in capsys.readouterr().err
