@@ -86,8 +86,9 @@ _SEALED = frozenset({DataClass.UPDATE, DataClass.SHARE, DataClass.SEED, DataClas
 
 
 def _received(known: Knowledge, at: At, entry: LedgerEntry) -> None:
-    if entry.data not in _SEALED:
-        return
+    empty = entry.payload == 0 and entry.data is not DataClass.MASK
+    if entry.data not in _SEALED or empty:
+        return  # a secure worker without a seat gets an envelope with nothing in it
     count = len(entry.whose) if entry.data is DataClass.AGGREGATE else 0
     part, of = _part(entry)
     for name in entry.whose:
