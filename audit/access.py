@@ -34,6 +34,7 @@ def forbidden(seats: Seats, charter: Charter, party: str, entry: LedgerEntry) ->
 
 def _of_an_update(seats: Seats, charter: Charter, party: str, entry: LedgerEntry) -> str | None:
     if entry.act in (Act.DERIVED, Act.STORED):
+        # A data owner makes its own, and may keep it so that it can open its commitments to an auditor.
         return None if entry.whose == (party,) else "nobody else makes or keeps an update"
     if seats.holders == (party,):
         return None
@@ -42,7 +43,7 @@ def _of_an_update(seats: Seats, charter: Charter, party: str, entry: LedgerEntry
 
 def _of_a_share(seats: Seats, party: str, entry: LedgerEntry) -> str | None:
     if entry.act is Act.STORED and entry.whose == (party,):
-        return None  # what it could open to an auditor: of its own
+        return None
     if entry.act is not Act.OPENED:
         return "a share is opened, added up and erased, never made or kept by a holder"
     index = seats.index(party)

@@ -24,7 +24,7 @@ Example:
 @click.option("--evidence", type=click.Path(path_type=Path), help="Write what proves each violation into this folder.")
 @click.option("--json", "as_json", is_flag=True, help="Print the whole report as one JSON object.")
 def audit(*, run: Path, charter: Path | None, evidence: Path | None, as_json: bool) -> int:
-    """Join the ledgers in the folder RUN and say who saw whose update, and what was forbidden.
+    """Join the ledgers in a run's folder and say who saw whose update, and what was forbidden.
 
     RUN holds charter.toml with its signatures, and the journal of each party as NAME/state/journal.db, NAME/journal.db
     or NAME.db; some may be missing. The status is 0 if nothing is wrong, 1 for a violation, 2 if RUN cannot be used.

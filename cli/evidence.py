@@ -17,7 +17,7 @@ Example:
 
 @click.group()
 def evidence() -> None:
-    """Verify what proves a violation."""
+    """Verify what an audit wrote down as evidence of a violation."""
 
 
 @evidence.command(epilog=_EXAMPLE)

@@ -4,7 +4,6 @@
     python docs/tables.py --check    prints a diff and exits 1 if a block is out of date
 
 Rules of the file:
-- `audit.schema.json` is written whole, from the classes of `audit/report.py`.
 - A block stands between `<!-- generated: NAME -->` and `<!-- end -->`; NAME is a key of `BLOCKS`. A name that is not
   there, and a block without an end, are errors: a document must never keep a table that nobody checks.
 - Sentences come from docstrings, values from the imported modules. What a source file says only in its text (a field's

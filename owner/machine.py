@@ -160,9 +160,10 @@ class ModelOwner(VerifyingOwner):
     def _propose(self, asked: tuple[OpenRound, Signed, RoundKey], now: float, *, before: bool = False) -> None:
         """Ask a question; one from `before` this process began is asked again."""
         question, signed, key = asked
+        # What is noted of the key goes in with the question, in one transaction.
+        self._asking = self._ask(asked, now, before=before)
         self._memory.sign_question(signed, key)
         self.move(Step.NEXT_ROUND)
-        self._asking = self._ask(asked, now, before=before)
         self._deadline = now + self.charter.rules.deadlines.close
         for holder in question.present:
             self.send(holder, ProposeRound(open_round=signed))
@@ -365,19 +366,13 @@ class ModelOwner(VerifyingOwner):
             self._fail(Cause.LOCAL, f"the aggregate of round {asking.question.round} could not be applied: {result}")
             return
         self._round, self._reopened, self._why = asking.question.round, False, ""
+        self._note_model(result.model, asking.contributors)
         self._memory.take_step(self._reached(result.model), asking.signed_check)
-        self._note_model(asking.contributors, result.model)
         asking.applied = result
         self._unscored = self._plan.evaluates_after(self._round - 1)
         self.move(Step.APPLIED)
         self._deadline = now + self.charter.rules.deadlines.statement + limits.ABSENCE
         self._conclude(now)
-
-    def _note_model(self, contributors: tuple[str, ...], model: bytes) -> None:
-        view, size = self.exchange.view, len(self._model.to_bytes())
-        sources = ((Act.DERIVED, DataClass.AGGREGATE, contributors),)
-        view.derived(DataClass.MODEL, sources=sources, payload=size, subject=model)
-        view.stored(DataClass.MODEL, payload=size, subject=model)
 
     # --- the record
 

@@ -21,6 +21,7 @@ from ..protocol.errors import TooLate, WrongRound, WrongSender, WrongSession
 from ..protocol.exchange import Exchange
 from ..protocol.intake import Buffers
 from ..protocol.journal import Journal
+from ..protocol.ledger import Act, DataClass
 from ..protocol.machine import Drop
 from ..protocol.messages import (
     Abort,
@@ -132,13 +133,21 @@ class OwnerSession(MissingHolders):
         self._pending = self._memory.question()
         if self._pending is not None and self._pending[0].round <= self._round:
             self._pending = None
-            self._memory.take_step(self._reached(model))  # applied and checkpointed; only this note was missing
+            # Applied and checkpointed; only these notes are missing.
+            self._note_model(model)
+            self._memory.take_step(self._reached(model))
         if self._pending is not None and self._seats.owner is not None:
             # The shares that were here went with that process.
             self._unfinished, self._pending = self._pending[0], None
 
     def _reached(self, model: bytes) -> ReachedKept:
         return ReachedKept(self._round, model, self._store.place, self._round >= self._plan.rounds)
+
+    def _note_model(self, model: bytes, contributors: tuple[str, ...] = ()) -> None:
+        view, size = self.exchange.view, len(self._model.to_bytes())
+        sources = ((Act.DERIVED, DataClass.AGGREGATE, contributors),)
+        view.derived(DataClass.MODEL, sources=sources, payload=size, subject=model)
+        view.stored(DataClass.MODEL, payload=size, subject=model)
 
     def _digest_of_model(self) -> bytes:
         return model_digest(self._model.layout, self._model.to_bytes())
@@ -339,10 +348,14 @@ class OwnerSession(MissingHolders):
         if self._intake is not None:
             for subject in self._intake.stop():
                 self.effect(Drop(subject))
+            if self._asking is None or self._asking.intake is not self._intake:
+                self._intake.forget()
         self._intake = None
 
     def _drop_asking(self) -> None:
         self._drop_intake()
+        if self._asking is not None and self._asking.intake is not None:
+            self._asking.intake.forget()
         if self._asking is not None:
             self._asking.key.erase()
             for subject in (*self._asking.outgoing, *(head.subject for head in self._asking.heads.values())):

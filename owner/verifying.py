@@ -162,6 +162,8 @@ class VerifyingOwner(OwnerSession):
         )
         answers = tuple(verification.answers[name] for name in sorted(verification.answers))
         asking.verification = None
+        if asking.intake is not None:
+            asking.intake.forget()
         asking.outcome = outcome = Outcome(check, Checked(check=sign(self.identity, check), answers=answers))
         for name in asking.contributors:
             self.send(name, outcome.message)

@@ -314,11 +314,16 @@ class Intake:
     def close(self) -> list[bytes]:
         """Erase the round key, forget what was kept; returns the subjects of uploads broken off."""
         self.key.erase()
+        self.forget()
+        return self.stop()
+
+    def forget(self) -> None:
+        """Drop every share that is kept, and note that what was opened here is gone; only a total may be left."""
+        self._kept.clear()
         for name in sorted(self._unerased):
             content = self._seats.content(self.question, name, self._identity.name)
             self._exchange.view.erased(content.data, content.whose)
         self._unerased.clear()
-        return self.stop()
 
     def stop(self) -> list[bytes]:
         """Take no further upload; returns the subjects of those broken off."""

@@ -63,6 +63,8 @@ NOTED_OF_A_PEER = 1024
 """Messages and envelopes of one peer that go into the view ledger in an attempt; what comes beyond that is refused."""
 REFUSALS_NOTED = 16
 """Refusals of one peer that go into it in an attempt; those beyond are not noted."""
+EXHIBIT_OF_A_REFUSAL = MIB
+"""Longest signed statement that is kept of a message that was refused."""
 ABSENCE = 3.0
 """How long a round waits for a lost party that it can do without; one that it needs has `deadlines.absence`."""
 CHALLENGES = 4

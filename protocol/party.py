@@ -281,7 +281,7 @@ class Party:
                 self._view.hold(peer, message.checkpoint, message)
                 self.machine.receive(peer, msgspec.structs.replace(message, checkpoint=None), now)
         except Misbehaviour as error:
-            self._view.refused(peer, error.code, message.about if message is not None else None)
+            self._view.refused(peer, error.code, message.about if message is not None else None, message=message)
             text = str(error) if error.party is not None else f"{peer}: {error.reason}"
             self._report(RefusedProgress(code=error.code, text=text))
             # Never an answer to a refusal: two parties that refuse each other's refusals would not stop.

@@ -14,11 +14,13 @@ Rules of the file:
   another root, contradicts its sender's own signature and is refused, in whatever process of ours it comes.
 """
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
-from ..crypto.identity import Identity
+from ..crypto.errors import Misbehaviour
+from ..crypto.identity import Identity, verify
 from ..crypto.labels import Label, digest
 from ..crypto.sealing import RoundKey, body_bytes
 from . import limits
@@ -307,13 +309,39 @@ class View:
         code: str,
         about: bytes | None = None,
         content: Content = Content(DataClass.CONTROL, ()),  # noqa: B008 - it is frozen
+        message: Message | None = None,
     ) -> None:
-        """Note a refusal by the name of its error; of one peer only so many an attempt."""
+        """Note a refusal by the name of its error; of one peer only so many an attempt.
+
+        A statement in a refused message is kept beside it if its signature verifies: of two that contradict each other
+        the second is the one that is refused. Under a signature that is none it would keep the true one from its place.
+        """
         name = peer or ""
         refusals = self._of_peer.get(f"refused {name}", 0)
-        if refusals < limits.REFUSALS_NOTED:
-            self._of_peer[f"refused {name}"] = refusals + 1
-            self._note(Act.REFUSED, content.data, peer=peer, whose=content.whose, subject=about, code=code)
+        if refusals >= limits.REFUSALS_NOTED:
+            return
+        self._of_peer[f"refused {name}"] = refusals + 1
+        said = () if message is None else _statements_in(message)
+        shown = tuple(Exhibit.of_statement(*each) for each in itertools.islice(said, 1) if self._is_signed(*each))
+        subject = shown[0].subject if shown else about
+        self._note(
+            Act.REFUSED,
+            content.data,
+            peer=peer,
+            whose=content.whose,
+            subject=subject,
+            code=code,
+            exhibits=shown,
+        )
+
+    def _is_signed(self, label: Label, signed: Signed) -> bool:
+        if self._ledger is None or len(signed.statement) > limits.EXHIBIT_OF_A_REFUSAL:
+            return False
+        try:
+            verify(self._charter.party(signed.signer).signing, label, signed.statement, signed.signature, party=None)
+        except Misbehaviour:
+            return False
+        return True
 
     def drew(self, key: RoundKey, *, before: bool = False) -> RoundKey:
         """Note that a round key was drawn, or `before` this process began, and later when it is erased; return it."""
@@ -355,13 +383,11 @@ class View:
     def _statements(self, act: Act, peer: str, message: Message) -> None:
         if self._ledger is None:
             return
-        for field, kind in STATEMENTS.get(type(message), ()):
-            held = getattr(message, field)
-            for signed in held if isinstance(held, tuple) else (held,):
-                subject = digest(kind.label, signed.statement)
-                if (act, peer, subject) not in self._said:
-                    self._said.add((act, peer, subject))
-                    self._statement(act, peer, kind.label, signed, subject)
+        for label, signed in _statements_in(message):
+            subject = digest(label, signed.statement)
+            if (act, peer, subject) not in self._said:
+                self._said.add((act, peer, subject))
+                self._statement(act, peer, label, signed, subject)
         if isinstance(message, RoundRecord):
             self._cosignatures(message)
 
@@ -466,6 +492,13 @@ class View:
 
     def __repr__(self) -> str:
         return f"View({self._identity.name}: {self._ledger!r})"
+
+
+def _statements_in(message: Message) -> Iterator[tuple[Label, Signed]]:
+    for field, kind in STATEMENTS.get(type(message), ()):
+        held = getattr(message, field)
+        for signed in held if isinstance(held, tuple) else (held,):
+            yield kind.label, signed
 
 
 def _plainly(header: Header) -> Content:

@@ -28,9 +28,8 @@ def test_a_clean_run_of_every_mode(make: Maker, mode: str) -> None:
     assert all(len(each.cosigned) == 4 and not each.not_cosigned for each in report.attempts)
     assert {party.given for party in report.parties} == {True}
     assert all(0 < party.vouched <= party.signed <= party.entries for party in report.parties)
-    # The model owner of `masked` drops its seeds with the round, and notes no erasure of them.
     kept = {(each.party, each.data) for each in report.retention if each.taken != each.erased}
-    assert kept == ({("owner", "seed")} if mode == "masked" else set())
+    assert kept == set()
     owner = cell(report, ("owner",), "alice")
     assert (owner.level, owner.text) == (Level.AGGREGATE, "aggregate of 3")
     first = cell(report, ("first",), "alice")

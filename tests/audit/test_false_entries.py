@@ -10,12 +10,14 @@ from typing import Any
 import msgspec
 import pytest
 from tertium.audit import evidence
+from tertium.audit.access import forbidden
 from tertium.audit.report import Finding, Kind, Level, Severity
 from tertium.crypto.labels import Label
 from tertium.protocol.codec import decode_as, encode
 from tertium.protocol.errors import GateShut, WrongSender
-from tertium.protocol.ledger import Act, Checkpoint, Content, DataClass, Exhibit, LedgerEntry
+from tertium.protocol.ledger import Act, Checkpoint, Content, DataClass, Exhibit, LedgerEntry, Part
 from tertium.protocol.messages import Abort, Cause, Contribution
+from tertium.protocol.seats import Seats
 from tertium.protocol.statements import sign
 
 Maker = Any
@@ -161,3 +163,34 @@ def test_a_gate_that_shuts_on_enough_contributors_is_an_anomaly(
     ran.machines["first"].exchange.view.refused("owner", GateShut.code, None, content)
     done = make.audit(ran)
     assert [each.severity.value for each in done.report.findings if each.kind is Kind.REFUSED] == [weight]
+
+
+def test_what_each_may_open_make_and_keep(once: Any) -> None:
+    ran = once[0]
+    seats, digest = Seats(ran.charter), ran.charter.digest
+
+    def is_wrong(party: str, act: Act, data: DataClass, whose: tuple[str, ...] = ("alice",), part: Any = None) -> bool:
+        peer = "bob" if act is Act.OPENED else None
+        entry = LedgerEntry(act, data, digest, peer=peer, whose=whose, part=part, payload=8 if part else 0)
+        return forbidden(seats, ran.charter, party, entry) is not None
+
+    first, second = Part(0, 3), Part(1, 3)
+    # A data owner makes its update, and may keep it and its shares, to open them to an auditor.
+    for data, part in ((DataClass.UPDATE, None), (DataClass.SHARE, first), (DataClass.SEED, second)):
+        assert not is_wrong("alice", Act.STORED, data, part=part)
+        assert is_wrong("bob", Act.STORED, data, part=part)
+        assert is_wrong("first", Act.STORED, data, part=part)
+        assert is_wrong("owner", Act.STORED, data, part=part)
+    assert not is_wrong("alice", Act.DERIVED, DataClass.UPDATE)
+    # A holder opens its own share of somebody, and no other's.
+    assert not is_wrong("first", Act.OPENED, DataClass.SHARE, part=first)
+    assert is_wrong("first", Act.OPENED, DataClass.SHARE, part=second)
+    assert is_wrong("owner", Act.OPENED, DataClass.SHARE, part=first)
+    assert is_wrong("first", Act.OPENED, DataClass.UPDATE)
+    # A sum is for the model owner, a mask's seed for the neighbour it is sealed for, a model for who trains.
+    assert not is_wrong("owner", Act.OPENED, DataClass.AGGREGATE, ("alice", "bob"))
+    assert is_wrong("first", Act.OPENED, DataClass.AGGREGATE, ("alice", "bob"))
+    assert not is_wrong("bob", Act.OPENED, DataClass.MASK)
+    assert is_wrong("owner", Act.OPENED, DataClass.MASK)
+    assert not is_wrong("bob", Act.OPENED, DataClass.MODEL, ())
+    assert is_wrong("first", Act.OPENED, DataClass.MODEL, ())

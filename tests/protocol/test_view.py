@@ -240,6 +240,27 @@ def test_what_follows_from_a_message_is_noted_behind_it_and_what_is_refused_not_
     assert (statement_digest(CloseList, other), "third") not in kept.exhibits("alice")
 
 
+def test_a_statement_that_is_refused_is_kept_as_evidence_if_it_is_signed(kept: Any) -> None:
+    world, view = kept.world, kept.view("alice")
+    first, second = (sign(world.identities["third"], close_list(world, *names)) for names in (["alice"], ["bob"]))
+    view.hear("third", Closed(close=first))
+    view.heard()
+    view.refused("third", "split-view", message=Closed(close=second))
+    subject = statement_digest(CloseList, second)
+    assert kept.entries("alice")[-1].subject == subject
+    assert decode_as(Signed, kept.exhibits("alice")[subject, "third"][1]) == second
+    # A signature that is none would keep the true one from its place.
+    true = sign(world.identities["third"], close_list(world, "carol"))
+    name = statement_digest(CloseList, true)
+    for signer, error in (("third", "bad-signature"), ("nobody", "not-in-charter")):
+        view.refused("bob", error, bytes(32), message=Closed(close=Signed(signer, true.statement, bytes(64))))
+        assert kept.entries("alice")[-1].subject == bytes(32)
+        assert (name, signer) not in kept.exhibits("alice")
+    view.hear("third", Closed(close=true))
+    view.heard()
+    assert decode_as(Signed, kept.exhibits("alice")[name, "third"][1]) == true
+
+
 def test_a_round_key_is_noted_when_it_is_drawn_and_when_it_is_erased(kept: Any) -> None:
     world, view = kept.world, kept.view("third")
     view.begin(world.context)
