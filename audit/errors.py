@@ -13,3 +13,7 @@ class UnusableEvidence(Misuse):
 
 class NotShown(Misbehaviour):
     """A file of evidence does not show the violation it names."""
+
+
+class UnwritablePage(Misuse):
+    """The page of a report cannot be written where it is to go."""

@@ -11,7 +11,7 @@ Rules of the folder:
 from .errors import run
 
 COMMANDS: dict[str, tuple[str, str]] = {
-    "audit": ("audit:audit", "Join the ledgers in a run's folder and say who saw whose update, and what was forbidden."),
+    "audit": ("audit:audit", "Join the ledgers of a run and say who saw whose update, and what was forbidden."),
     "charter": ("charter:charter", "Write, sign, check and compare a federation's charter."),
     "demo": ("demo:demo", "Run a whole federation on this machine."),
     "doctor": ("doctor:doctor", "Check a party's set-up before a run, and say how to mend it."),
