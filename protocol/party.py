@@ -28,7 +28,7 @@ from .codec import decode_message, encode
 from .errors import IllegalMessage, JournalError, LaneError, PeerLost, WrongCharter, WrongSender
 from .lanes.base import BulkDown, BulkUp, Down, Event, Frame, Lanes, Record, Refused, Up
 from .machine import Dial, Drop, Effect, Expect, Finish, Machine, Permit, Provide, Send, Tell, Work
-from .messages import Credit, Grant, Hello, HelloStatement, Message, Refusal
+from .messages import Credit, Grant, Hello, HelloStatement, Message, Refusal, SessionOver
 from .progress import Ended, Progress, RefusedProgress, Said
 from .statements import open_signed, sign
 from .transfers import Completed, Delivered, Failed, TransferEvent, Transfers, Unconfirmed
@@ -394,7 +394,9 @@ class Party:
     def _send(self, peer: str, message: Message) -> None:
         self._view.settle()
         if type(message) in CARRIES:
-            message = msgspec.structs.replace(message, checkpoint=self._view.checkpoint())
+            # With the last word of a session everybody gets to hold its sender to all of it.
+            last = isinstance(message, SessionOver)
+            message = msgspec.structs.replace(message, checkpoint=self._view.checkpoint(whole=last))
         try:
             self._lanes.send(peer, encode(message))
         except LaneError as error:

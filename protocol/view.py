@@ -412,9 +412,13 @@ class View:
 
     # --- checkpoints
 
-    def checkpoint(self) -> Signed | None:
-        """Return the signed checkpoint a message carries: of what is on the disk."""
-        return None if self._ledger is None else self._ledger.checkpoint(self._identity, settle=False)
+    def checkpoint(self, *, whole: bool = False) -> Signed | None:
+        """Return the signed checkpoint a message carries: of what is on the disk, or of everything, which is put there.
+
+        Raises:
+            JournalError: it cannot be written.
+        """
+        return None if self._ledger is None else self._ledger.checkpoint(self._identity, settle=whole)
 
     def hold(self, peer: str, signed: Signed | None, message: Message) -> None:
         """Hold a peer to the checkpoint its message carries, now and in every later process of ours.

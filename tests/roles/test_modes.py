@@ -180,6 +180,8 @@ def test_every_exhibit_verifies_and_every_checkpoint_is_kept_to(in_mode: Any, na
         for peer, (_, checkpoint) in ledger.held.items():
             assert 0 < checkpoint.size <= ledgers[peer].size
             assert ledgers[peer].root(checkpoint.size) == checkpoint.root
+            # The model owner says goodbye with a checkpoint of all that came before it.
+            assert peer != "owner" or ledgers[peer].size - checkpoint.size <= len(run.roles)
 
 
 def test_nothing_is_said_before_what_led_to_it_is_in_the_file(
