@@ -11,6 +11,10 @@ class UnusableEvidence(Misuse):
     """A file of evidence cannot be read or written."""
 
 
+class UnusableCapture(Misuse):
+    """A capture of packets, or a pattern to look for in it, cannot be read or is beyond a limit."""
+
+
 class NotShown(Misbehaviour):
     """A file of evidence does not show the violation it names."""
 

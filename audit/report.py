@@ -12,6 +12,8 @@ from typing import Final, Literal
 
 import msgspec
 
+from .captured import Capture
+
 VERSION: Final = 1
 
 
@@ -104,6 +106,13 @@ class Kind(enum.Enum):
     """The released sum is not that of what its contributors opened."""
     WRONG_OPENING = "wrong opening"
     """A party opened an envelope with something else than its signed header committed to."""
+    # the wire
+    PLANTED_PATTERN = "planted pattern"
+    """Bytes that the auditor planted, and that only ever travel sealed, are in the capture."""
+    UNRECORDED_BYTES = "unrecorded bytes"
+    """Bytes of the capture are of no envelope on record, or are more, or others, than its entries say."""
+    NOT_CAPTURED = "not captured"
+    """The capture lacks what is on record, or lost some of what it was to have."""
 
 
 class Ref(msgspec.Struct, frozen=True):
@@ -331,7 +340,7 @@ class Replay(msgspec.Struct, frozen=True):
     """Whose update of this attempt the auditor knows now, or a share of it."""
 
 
-class Report(msgspec.Struct, frozen=True):
+class Report(msgspec.Struct, frozen=True, omit_defaults=True):
     """One audit."""
 
     version: Literal[1]
@@ -363,6 +372,8 @@ class Report(msgspec.Struct, frozen=True):
     cannot_show: tuple[str, ...]
     left_out: tuple[str, ...]
     """What was not looked at, or is not listed, because there is too much of it."""
+    capture: Capture | None = None
+    """With `--capture`: what was on the wire."""
 
     def of(self, severity: Severity) -> tuple[Finding, ...]:
         """Return the findings of this weight."""

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import Final
 
+from .captured import Capture
 from .report import Finding, How, Report, Row, Severity
 
 _MOST: Final = 12
@@ -20,6 +21,8 @@ def lines(report: Report) -> Iterator[str]:
     yield from _section("releases", _releases(report))
     yield from _section("added up again, so that you know these updates now", _replays(report))
     yield from _section("who can work out an update", [each.text for each in report.exposures if _shown(each.how)])
+    if report.capture is not None:
+        yield from _section("the wire", _wire(report.capture))
     yield from _section("anomalies", [_told(each) for each in report.of(Severity.ANOMALY)])
     yield from _section("notices", [_told(each) for each in report.of(Severity.NOTICE)])
     yield from _section("what this audit cannot show", report.cannot_show, most=len(report.cannot_show))
@@ -78,6 +81,30 @@ def _releases(report: Report) -> list[str]:
             whose = each.contributors or each.releases[0].contributors
             again = f", attempt {each.attempt + 1}" if each.attempt else ""
             out.append(f"round {each.round}{again}: {', '.join(by)} released a sum over {len(whose)}")
+    return out
+
+
+def _wire(capture: Capture) -> list[str]:
+    counted = capture.bytes
+    out = [
+        f"{capture.file}: {capture.packets} packets; {capture.bulk} bulk connections, {capture.control} of the control "
+        f"lane (encrypted, not read), {capture.others} others, {capture.begun_before} begun before",
+        f"every byte of the bulk connections: {counted.greeting} greeting, {counted.handshake} handshake, "
+        f"{counted.framing} framing, {counted.heartbeats} heartbeats, {counted.records} records, "
+        f"{counted.unexplained} unexplained; {counted.missing} are missing in the capture",
+        f"{capture.matched} of {len(capture.transfers)} envelopes on the wire are whole and on record at both ends; "
+        f"{capture.not_captured} on record are not in the capture, or not whole",
+    ]
+    broken = [(each, one) for each in capture.transfers for one in each.connections if one.state != "whole"]
+    if broken:
+        each, one = broken[0]
+        out.append(
+            f"{len(broken)} transfers did not arrive on their connection, first one from {each.sender} to "
+            f"{each.recipient} in round {each.round}: {one.state} after {one.records} of {each.wire} bytes"
+        )
+    found = sum(bool(each.streams or each.packets) for each in capture.patterns)
+    if capture.patterns:
+        out.append(f"{len(capture.patterns)} patterns looked for, {found} found")
     return out
 
 

@@ -5,11 +5,13 @@ from pathlib import Path
 import click
 
 from ..audit import page
-from ..audit.errors import UnusableRun
+from ..audit.capture import read_patterns, take
+from ..audit.errors import UnusableCapture, UnusableRun
 from ..audit.examine import examine
 from ..audit.reading import read_run
 from ..audit.report import encode
 from ..audit.summary import lines
+from ..audit.wire import with_capture
 from ..protocol.errors import CharterError
 from .errors import DIFFERENT, OK
 
@@ -19,6 +21,7 @@ Example:
   tertium audit runs/digits --json > report.json
   tertium audit runs/digits --html audit.html
   tertium audit collected/ --charter charter.toml --evidence evidence/
+  tertium audit runs/digits --capture run.pcap --pattern 00112233445566778899
 """
 
 
@@ -26,22 +29,42 @@ Example:
 @click.argument("run", type=click.Path(path_type=Path))
 @click.option("--charter", type=click.Path(path_type=Path), help="The charter, where it is not RUN/charter.toml.")
 @click.option("--evidence", type=click.Path(path_type=Path), help="Write what proves each violation into this folder.")
+@click.option("--capture", type=click.Path(path_type=Path), help="Packets of the run, to hold against the ledgers.")
+@click.option("--pattern", "patterns", multiple=True, metavar="HEX", help="Bytes that must not be in the capture.")
+@click.option("--pattern-file", "files", multiple=True, type=click.Path(path_type=Path), help="A file of such bytes.")
 @click.option("--json", "as_json", is_flag=True, help="Print the whole report as one JSON object.")
 @click.option("--html", type=click.Path(path_type=Path), help="Write the report as one page that needs no network.")
-def audit(*, run: Path, charter: Path | None, evidence: Path | None, as_json: bool, html: Path | None) -> int:
+def audit(
+    *,
+    run: Path,
+    charter: Path | None,
+    evidence: Path | None,
+    capture: Path | None,
+    patterns: tuple[str, ...],
+    files: tuple[Path, ...],
+    as_json: bool,
+    html: Path | None,
+) -> int:
     """Join the ledgers of a run and say who saw whose update, and what was forbidden.
 
     RUN holds charter.toml with its signatures, and the journal of each party as NAME/state/journal.db, NAME/journal.db
-    or NAME.db; some may be missing. The status is 0 if nothing is wrong, 1 for a violation, 2 if RUN cannot be used.
+    or NAME.db; some may be missing. The status is 0 if nothing is wrong, 1 for a violation, 2 if RUN or the
+    capture cannot be used.
     """
+    if capture is None and (patterns or files):
+        raise UnusableCapture("a pattern is looked for in a capture of packets: name one with --capture")
     try:
+        sought = read_patterns(patterns, files)
         with read_run(run, charter) as given:
+            taken = take(capture, sought) if capture is not None else None
             found = examine(given)
+            if taken is not None:
+                found = with_capture(found, given, taken)
             if evidence is not None:
                 found = found.with_evidence(evidence)
             if html is not None:
                 page.write(html, page.draw(found.report, page.entries_of(given)))
-    except (UnusableRun, CharterError) as error:
+    except (UnusableRun, UnusableCapture, CharterError) as error:
         if html is not None:
             page.write(html, page.draw_unusable(run.resolve().name, str(error)))
         raise

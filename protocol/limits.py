@@ -104,6 +104,18 @@ KEY_FILE_BYTES = 4 * KIB
 LEDGER_ENTRY_BYTES = 8 * MIB
 """Longest entry of a view ledger; one about the sum of everybody in the largest charter takes half of it."""
 
+# A capture of packets that an auditor reads
+PACKET_BYTES = MIB
+"""Longest packet of a capture; what tcpdump writes has 256 KiB at most."""
+CAPTURE_PACKETS = 8 * 1024 * 1024
+"""Most packets with content of one capture; where each lies takes 24 bytes of memory."""
+CAPTURE_CONNECTIONS = 262_144
+CAPTURE_INTERFACES = 1024
+PATTERN_LEAST = 8
+"""Shortest pattern to look for: shorter ones are found by chance in sealed bytes."""
+PATTERN_BYTES = 64 * KIB
+PATTERNS = 256
+
 # Data sets
 DATASET_FILE_BYTES = 256 * MIB
 """Most data one IDX file may unpack to."""
