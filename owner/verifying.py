@@ -58,11 +58,12 @@ class VerifyingOwner(OwnerSession):
         said = open_mask_key(self.charter, message.key)
         if message.key.signer != peer:
             raise WrongSender("passes on somebody else's key", party=peer)
-        if self._checking is None:
+        checking = self._checking
+        if checking is None or checking[1].open_round != said.open_round:
             # It may come before we know that the set is closed; the last one of each is kept until then.
             self._mask_keys[peer] = message.key, said
             return
-        asking, verification = self._checking
+        asking, verification = checking
         again = verification.again(peer) if peer in verification.keys else []
         verification.take_key(message.key, said)
         self._verify_on(asking, verification, now, again)

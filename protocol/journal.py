@@ -183,6 +183,7 @@ class Journal:
         self._exhibits: list[tuple[bytes, str, str, bytes]] = []
         self._beside: dict[tuple[str, bytes], Entry] = {}
         self._written = 0
+        self._later: bool | None = None
         self.durable = 0
         """How many rows of the ledger are on the disk whatever happens to the machine; at first it is not known."""
         self.synced: Callable[[], None] = lambda: None
@@ -282,7 +283,9 @@ class Journal:
             try:
                 if not self._reserved:
                     self._reserve()
-                self._db.execute(f"pragma synchronous = {'normal' if later else 'full'}")
+                if self._later is not later:
+                    self._db.execute(f"pragma synchronous = {'normal' if later else 'full'}")
+                    self._later = later
                 self._db.execute("begin immediate")
                 yield
                 self._db.executemany("insert into ledger values (?, ?, ?)", self._staged)

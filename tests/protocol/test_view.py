@@ -249,7 +249,12 @@ def test_a_statement_that_is_refused_is_kept_as_evidence_if_it_is_signed(kept: A
     subject = statement_digest(CloseList, second)
     assert kept.entries("alice")[-1].subject == subject
     assert decode_as(Signed, kept.exhibits("alice")[subject, "third"][1]) == second
-    # A signature that is none would keep the true one from its place.
+    # One that is too long is not kept, nor a signature that is none: it would keep the true one from its place.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(limits, "EXHIBIT_OF_A_REFUSAL", 10)
+        long = sign(world.identities["third"], close_list(world, "alice", "bob"))
+        view.refused("third", "split-view", bytes(32), message=Closed(close=long))
+        assert kept.entries("alice")[-1].subject == bytes(32)
     true = sign(world.identities["third"], close_list(world, "carol"))
     name = statement_digest(CloseList, true)
     for signer, error in (("third", "bad-signature"), ("nobody", "not-in-charter")):

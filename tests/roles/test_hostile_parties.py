@@ -122,8 +122,8 @@ def test_declines_that_depend_on_the_data_count_towards_max_refusals(make: Maker
 @pytest.mark.parametrize("to", ["alice"])
 def test_a_question_about_a_model_beyond_memory_is_refused(make: Maker, to: str) -> None:
     class Huge(ModelOwner):
-        def _ask(self, *args: Any) -> Any:
-            asking = super()._ask(*args)
+        def _ask(self, *args: Any, **more: Any) -> Any:
+            asking = super()._ask(*args, **more)
             question = msgspec.structs.replace(asking.question, model_bytes=limits.MODEL_BYTES)
             asking.signed = sign(self.identity, question)
             asking.question, asking.name = (

@@ -64,7 +64,7 @@ def test_a_site_that_refuses_is_not_in_the_sum_and_says_no_more(make: Maker, own
 
 
 def test_a_decline_holds_no_reason() -> None:
-    assert Declined.__struct_fields__ == ("decline",)
+    assert Declined.__struct_fields__ == ("decline", "checkpoint")
     assert Decline.__struct_fields__ == ("open_round", "party")
 
 

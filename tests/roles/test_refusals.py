@@ -16,6 +16,7 @@ from tertium.protocol.charter import Mode, SchemeName
 from tertium.protocol.codec import decode_as
 from tertium.protocol.errors import WrongRole, WrongSender
 from tertium.protocol.exchange import Exchange
+from tertium.protocol.ledger import Content, DataClass
 from tertium.protocol.machine import Permit
 from tertium.protocol.messages import (
     Acceptance,
@@ -57,7 +58,8 @@ class Announces(DataOwner):
         assert self.asked is not None
         key = self.asked.holder_keys["third"]
         changed = {name: value(header) if callable(value) else value for name, value in self.fields.items()}
-        return self.exchange.seal_head(msgspec.structs.replace(header, **changed), key, os.urandom(32))
+        content = Content(DataClass.UPDATE, (self.name,))
+        return self.exchange.seal_head(msgspec.structs.replace(header, **changed), key, os.urandom(32), content)
 
 
 def announcing(**fields: Any) -> type[Announces]:

@@ -25,6 +25,7 @@ from tertium.protocol.check_messages import (
     SumState,
 )
 from tertium.protocol.codec import decode_as
+from tertium.protocol.ledger import Content, DataClass
 from tertium.protocol.machine import Send
 from tertium.protocol.messages import Header, SealedHead
 from tertium.protocol.rounds import Phase
@@ -174,7 +175,14 @@ def released_otherwise(at: Any, close: bytes, contributors: int = 4) -> Challeng
     first = at.run.machines["first"]
     asking = at.asking
     head = first.exchange.seal(
-        Label.AGGREGATE, asking.context, "owner", asking.question.owner_key, [], contributors=contributors, close=close
+        Label.AGGREGATE,
+        asking.context,
+        "owner",
+        asking.question.owner_key,
+        [],
+        contributors=contributors,
+        close=close,
+        content=Content(DataClass.AGGREGATE, asking.contributors),
     ).head
     question = at.check.question
     return msgspec.structs.replace(question, releases=(head, *question.releases[1:]))

@@ -25,6 +25,7 @@ from tertium.protocol.errors import (
     WrongSender,
     WrongSession,
 )
+from tertium.protocol.ledger import Content, DataClass
 from tertium.protocol.messages import (
     Abort,
     Aborted,
@@ -435,7 +436,13 @@ def test_a_sum_over_another_list_than_it_closed_with_is_refused(released: Still,
     said |= {"close": ELSEWHERE} if wrong == "close" else {"contributors": 4}
     section = bytes(asking.question.words * asking.question.plan.dtype.itemsize)
     outgoing = released.run.machines["third"].exchange.seal(
-        Label.AGGREGATE, asking.context, "owner", asking.key.public, [section], **said
+        Label.AGGREGATE,
+        asking.context,
+        "owner",
+        asking.key.public,
+        [section],
+        content=Content(DataClass.AGGREGATE, asking.contributors),
+        **said,
     )
     with pytest.raises(SplitView):
         dataclasses.replace(asking, heads={}, releases={}).take_release("third", outgoing.head)
