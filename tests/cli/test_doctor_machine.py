@@ -260,8 +260,8 @@ def test_something_else_on_the_port(place: Place, doctor: Doctor, says: bytes, w
 
         def serve() -> None:
             near, _ = server.accept()
+            kept.append(near)  # before the other side can have gone on
             near.sendall(says)
-            kept.append(near)
 
         threading.Thread(target=serve, daemon=True).start()
         begun = time.monotonic()
