@@ -6,12 +6,16 @@ from typing import Final
 from ..protocol.ledger import LABELS, Act
 from ..protocol.messages import Abort, CloseList, OpenRound, Purpose
 from .facts import At, Facts, refs
+from .order import Place, in_order
 from .outcomes import cosigners, last_check
 from .releases import released
 from .report import AbortLine, Attempt, Release, Step
 
 MOST_STEPS: Final = 20_000
 """Steps of all attempts together; a diagram of more shows nothing to anybody."""
+
+_Key = tuple[bytes, str, str]
+"""Of a message: its subject, who sent it, and to whom."""
 
 
 def attempts(facts: Facts, left_out: list[str]) -> tuple[Attempt, ...]:
@@ -72,38 +76,32 @@ def _attempt(
 
 
 def _steps(facts: Facts, open_round: bytes) -> tuple[Step, ...]:
-    """Return what was sent in an attempt, in an order that agrees with every ledger as far as they agree.
+    """Return what was sent in an attempt, each where it was sent, in an order that agrees with the ledgers.
 
-    One step is the end at its sender, at its recipient, or both. Each ledger says which step came before which; of
-    those that nothing comes before, the first in the order of the charter is next. Ledgers that contradict each other
-    have no such order, and then the rest stands as it comes.
+    One step is the entry at its sender, that at its recipient, or both.
     """
-    ends: dict[tuple[bytes, str, str], dict[Act, At]] = {}
-    after: dict[tuple[bytes, str, str], set[tuple[bytes, str, str]]] = {}
-    last: dict[str, tuple[bytes, str, str]] = {}
+    ends: dict[_Key, dict[Act, At]] = {}
+    entries: dict[str, list[int]] = defaultdict(list)
     for at in facts.of_question(open_round):
         entry = at.entry
         if entry.peer is None or entry.subject is None or entry.act not in (Act.SENT, Act.RECEIVED, Act.OPENED):
             continue
         pair = (at.party, entry.peer) if entry.act is Act.SENT else (entry.peer, at.party)
-        key = (entry.subject, *pair)
-        ends.setdefault(key, {}).setdefault(entry.act, at)
-        if entry.act is not Act.OPENED:
-            before = last.get(at.party)
-            after.setdefault(key, set())
-            if before is not None and before != key:
-                after[key].add(before)
-            last[at.party] = key
-    done: dict[tuple[bytes, str, str], None] = {}
-    waiting = dict.fromkeys(ends)
-    while waiting:
-        ready = [key for key in waiting if not (after.get(key, set()) & waiting.keys())] or [next(iter(waiting))]
-        for key in ready:
-            done[key] = waiting.pop(key)
-    return tuple(_step(facts, key, ends[key]) for key in done)
+        ends.setdefault((entry.subject, *pair), {}).setdefault(entry.act, at)
+        entries[at.party].append(at.sequence)
+    begins: dict[Place, _Key] = {}
+    messages: list[tuple[Place, Place]] = []
+    for key, found in ends.items():
+        first = next(found[act] for act in (Act.SENT, Act.RECEIVED, Act.OPENED) if act in found)
+        begins[first.party, first.sequence] = key
+        if Act.SENT in found and Act.RECEIVED in found:
+            got = found[Act.RECEIVED]
+            messages.append(((first.party, first.sequence), (got.party, got.sequence)))
+    places = (place for place in in_order(entries, messages) if place in begins)
+    return tuple(_step(facts, begins[place], ends[begins[place]]) for place in places)
 
 
-def _step(facts: Facts, key: tuple[bytes, str, str], ends: dict[Act, At]) -> Step:
+def _step(facts: Facts, key: _Key, ends: dict[Act, At]) -> Step:
     subject, sender, recipient = key
     entry = next(iter(ends.values())).entry
     shown = facts.shown.get(subject)

@@ -1,22 +1,19 @@
 """One attempt as a sequence diagram: parties as lines, messages as arrows, what was let go and erased as marks.
 
 Rules of the file:
-- The order is that of the ledgers: of one party's entries the earlier stands above, and nothing is received above where
-  it was sent. A message stands where it was sent; two lanes may overtake each other. Where ledgers contradict each
-  other there is no such order, and the rest stands as it comes.
+- The order is that of the ledgers (`order.py`), and a message stands where it was sent.
 - One arrow can have several heads: what one party said to several without hearing anything between.
 - Checkpoints travel on other messages and are in the table only. Of many data owners the first have a line of their
   own and the others share one; the table, which stands beside every diagram, has all.
 """
 
-import heapq
-import itertools
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
 from ..protocol.ledger import Act, DataClass, LedgerEntry
+from .order import Place, in_order
 from .page_html import Child, Html, el, join, plural, table
 from .page_proofs import Entries, ranges
 from .report import Attempt, Ref, Report, Severity, Step
@@ -163,9 +160,8 @@ def _figure(report: Report, attempt: Attempt, marks: list[tuple[Ref, LedgerEntry
 
 def _lines(attempt: Attempt, marks: list[tuple[Ref, LedgerEntry]]) -> list[_Line]:
     """Return messages and marks in an order that agrees with every ledger."""
-    at: dict[tuple[str, int], Step | LedgerEntry] = {}
-    after: dict[tuple[str, int], list[tuple[str, int]]] = defaultdict(list)
-    waits: dict[tuple[str, int], int] = defaultdict(int)
+    at: dict[Place, Step | LedgerEntry] = {}
+    messages: list[tuple[Place, Place]] = []
     by_party: dict[str, set[int]] = defaultdict(set)
     for step in attempt.steps:
         ends = [ref for ref in (step.sent, step.received, step.opened) if ref is not None]
@@ -173,40 +169,11 @@ def _lines(attempt: Attempt, marks: list[tuple[Ref, LedgerEntry]]) -> list[_Line
             by_party[one.party].add(one.entry)
         at.setdefault((ends[0].party, ends[0].entry), step)
         if step.sent is not None and step.received is not None:
-            after[step.sent.party, step.sent.entry].append((step.received.party, step.received.entry))
-            waits[step.received.party, step.received.entry] += 1
+            messages.append(((step.sent.party, step.sent.entry), (step.received.party, step.received.entry)))
     for ref, entry in marks:
         by_party[ref.party].add(ref.entry)
         at.setdefault((ref.party, ref.entry), entry)
-    for party, places in by_party.items():
-        ordered = sorted(places)
-        for above, below in itertools.pairwise(ordered):
-            after[party, above].append((party, below))
-            waits[party, below] += 1
-    every = [(party, place) for party, places in by_party.items() for place in sorted(places)]
-    return _grouped([(key, at[key]) for key in _in_order(every, after, waits) if key in at], by_party)
-
-
-def _in_order(
-    every: list[tuple[str, int]],
-    after: dict[tuple[str, int], list[tuple[str, int]]],
-    waits: dict[tuple[str, int], int],
-) -> Iterator[tuple[str, int]]:
-    """Yield entries, each after all that it follows; of those that could be next, what follows the fewest."""
-    place = {key: number for number, key in enumerate(every)}
-    ready = [(0, place[key]) for key in every if not waits[key]]
-    heapq.heapify(ready)
-    done: set[tuple[str, int]] = set()
-    while ready:
-        depth, number = heapq.heappop(ready)
-        key = every[number]
-        done.add(key)
-        yield key
-        for other in after[key]:
-            waits[other] -= 1
-            if not waits[other]:
-                heapq.heappush(ready, (depth + 1, place[other]))
-    yield from (key for key in every if key not in done)
+    return _grouped([(place, at[place]) for place in in_order(by_party, messages) if place in at], by_party)
 
 
 def _grouped(found: list[tuple[tuple[str, int], Step | LedgerEntry]], heard: dict[str, set[int]]) -> list[_Line]:

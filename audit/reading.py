@@ -26,7 +26,7 @@ from ..protocol.errors import BrokenLedger, JournalError, WrongCharter
 from ..protocol.ledger import Checkpoint, Exhibit, LedgerEntry
 from ..protocol.ledger_file import LedgerFile
 from ..protocol.messages import Signed
-from ..protocol.openings import Opening, read_openings
+from ..protocol.openings import OpeningFiles
 from .errors import UnusableRun
 from .exhibits import Shown, is_of
 
@@ -61,8 +61,8 @@ class Run:
     """Parties whose ledger was not given or cannot be used, and why."""
     broken: dict[str, str]
     """Parties whose ledger contradicts itself, and how."""
-    openings: dict[bytes, Opening] = field(default_factory=dict)
-    """What parties open of their commitments, by the digest of the envelope; believed once it matches one."""
+    openings: OpeningFiles
+    """What parties open of their commitments."""
 
 
 @contextlib.contextmanager
@@ -78,13 +78,11 @@ def read_run(folder: Path, charter_path: Path | None = None) -> Iterator[Run]:
     path = charter_path or folder / "charter.toml"
     charter = load(path)
     require_signed(charter, path)
-    run = Run(folder.resolve().name, charter, {}, {}, {})
+    openings = {each.name: [folder / place.format(name=each.name) for place in OPENINGS] for each in charter.parties}
+    run = Run(folder.resolve().name, charter, {}, {}, {}, OpeningFiles(openings))
     known: dict[Exhibit, Shown | Misbehaviour] = {}
     with contextlib.ExitStack() as files:
         for party in charter.parties:
-            for place in OPENINGS:
-                found = read_openings(folder / place.format(name=party.name))
-                run.openings.update((opening.subject, opening) for opening in found)
             try:
                 file = _find(folder, party.name)
                 if file is None:

@@ -22,8 +22,9 @@ from ..crypto.fingerprint import fingerprint
 from ..crypto.labels import Label
 from ..crypto.ring import Words
 from ..crypto.sharing.wire import total_from_section
+from ..protocol.errors import SiteFileError
 from ..protocol.messages import CloseList, Contribution, Header, OpenRound, Purpose, Receipt, RoundStatement
-from ..protocol.openings import Opening
+from ..protocol.openings import OpeningFiles
 from .facts import Facts
 from .findings import Findings
 from .outcomes import last_check
@@ -31,15 +32,13 @@ from .proofs import names, where
 from .report import Kind, Replay, Severity
 
 Outcome = Literal["equal", "different", "not replayed"]
-Openings = Mapping[bytes, Opening]
-"""By the digest of the envelope's signed header."""
 
 
 class _NotOpened(Exception):
     """A sum cannot be added up again: who did not open what, in words."""
 
 
-def replay(findings: Findings, openings: Openings) -> tuple[Replay, ...]:
+def replay(findings: Findings, openings: OpeningFiles) -> tuple[Replay, ...]:
     """Add up again every closed sum whose contributors all open their commitments; raises nothing of a peer's."""
     facts, out = findings.facts, []
     for open_round, question in facts.questions.items():
@@ -49,15 +48,16 @@ def replay(findings: Findings, openings: Openings) -> tuple[Replay, ...]:
     return tuple(out)
 
 
-def _round(findings: Findings, openings: Openings, open_round: bytes, question: OpenRound, close: CloseList) -> Replay:
+def _round(
+    findings: Findings, openings: OpeningFiles, open_round: bytes, question: OpenRound, close: CloseList
+) -> Replay:
     facts = findings.facts
     known = tuple(name for name in close.contributors if _opened(facts, openings, open_round, name))
     try:
         totals = _totals(findings, openings, open_round, question, close.contributions)
     except _NotOpened as missing:
         return _said(question, "not replayed", str(missing), known)
-    wrong = _wrong_totals(findings, openings, open_round, question, totals)
-    compared = len(totals) - len(_unopened(facts, openings, open_round, totals))
+    compared, wrong = _compare_totals(findings, openings, open_round, question, totals)
     scheme = facts.seats.scheme
     try:
         total = scheme.combiner(question.plan, question.words).combine(totals)
@@ -98,7 +98,7 @@ def _said(question: OpenRound, outcome: Outcome, text: str, known: Sequence[str]
 
 def _totals(
     findings: Findings,
-    openings: Openings,
+    openings: OpeningFiles,
     open_round: bytes,
     question: OpenRound,
     contributions: Sequence[Contribution],
@@ -114,15 +114,14 @@ def _totals(
         total.fill(0)
         for entry in contributions:
             header, subject = _sent(facts, open_round, entry.party, holder)
-            opening = openings.get(subject)
+            try:
+                opening = openings.find(entry.party, header, subject)
+                share = None if opening is None else seats.share(question, entry.party, holder, opening.sections)
+            except (Misbehaviour, SiteFileError) as error:
+                _wrong_opening(findings, question, entry.party, error)
+                raise _NotOpened(f"{entry.party} opens something else than it sent to {holder}") from None
             if opening is None:
                 raise _NotOpened(f"{entry.party} does not open what it sent to {holder}")
-            try:
-                opening.check(header)
-                share = seats.share(question, entry.party, holder, opening.sections)
-            except Misbehaviour as error:
-                _wrong_opening(findings, question, entry.party, error.reason)
-                raise _NotOpened(f"{entry.party} opens something else than it sent to {holder}") from None
             if share is None:
                 raise _NotOpened(f"{holder} holds nothing of {entry.party}")
             half.accumulate(total, share)
@@ -139,14 +138,16 @@ def _sent(facts: Facts, open_round: bytes, contributor: str, holder: str) -> tup
     raise _NotOpened(f"no receipt of {holder} for {contributor} is on record")
 
 
-def _opened(facts: Facts, openings: Openings, open_round: bytes, contributor: str) -> bool:
+def _opened(facts: Facts, openings: OpeningFiles, open_round: bytes, contributor: str) -> bool:
     """Whether a data owner has opened any share of its contribution to this question."""
-    receipts = facts.about(Receipt, open_round)
-    return any(each.contributor == contributor and each.header in openings for _, each in receipts)
+    receipts = [each.header for _, each in facts.about(Receipt, open_round) if each.contributor == contributor]
+    heads = [(subject, facts.header(subject)) for subject in receipts]
+    return any(head is not None and openings.has(contributor, head, subject) for subject, head in heads)
 
 
-def _wrong_opening(findings: Findings, question: OpenRound, party: str, why: str) -> None:
-    text = f"{party} opens its contribution to {where(question)} with something else than it committed to: {why}"
+def _wrong_opening(findings: Findings, question: OpenRound, party: str, error: Exception) -> None:
+    why = error.reason if isinstance(error, Misbehaviour) else str(error)
+    text = f"what {party} opens of {where(question)} is not what was committed to: {why}"
     about = question.session, question.round, question.attempt
     findings.note(Kind.WRONG_OPENING, Severity.ANOMALY, text, party=party, about=about)
 
@@ -154,42 +155,39 @@ def _wrong_opening(findings: Findings, question: OpenRound, party: str, why: str
 # --- what holders released
 
 
-def _released(facts: Facts, openings: Openings, open_round: bytes, holder: str) -> tuple[Header, Opening] | None:
-    """Return head and opening of the total that a holder stated it released."""
+def _released(facts: Facts, open_round: bytes, holder: str) -> tuple[Header, bytes] | None:
+    """Return the head of the total that a holder stated it released, and its digest."""
     for _, said in facts.about(RoundStatement, open_round):
-        header, opening = facts.header(said.release), openings.get(said.release)
-        if said.holder == holder and header is not None and header.label is Label.AGGREGATE and opening is not None:
-            return header, opening
+        header = facts.header(said.release)
+        if said.holder == holder and header is not None and header.label is Label.AGGREGATE:
+            return header, said.release
     return None
 
 
-def _unopened(facts: Facts, openings: Openings, open_round: bytes, totals: Mapping[int, Words]) -> list[int]:
-    return [index for index in totals if _released(facts, openings, open_round, facts.seats.holders[index]) is None]
-
-
-def _wrong_totals(
-    findings: Findings, openings: Openings, open_round: bytes, question: OpenRound, totals: Mapping[int, Words]
-) -> list[str]:
-    """Return the holders whose released total is not that of the shares that were opened, and say so."""
-    facts, seats, wrong = findings.facts, findings.facts.seats, []
-    about = question.session, question.round, question.attempt
+def _compare_totals(
+    findings: Findings, openings: OpeningFiles, open_round: bytes, question: OpenRound, totals: Mapping[int, Words]
+) -> tuple[int, list[str]]:
+    """Return how many released totals were opened and compared, and the holders whose total is another one."""
+    facts, seats, wrong, compared = findings.facts, findings.facts.seats, [], 0
+    about, owner = (question.session, question.round, question.attempt), facts.charter.model_owner.name
     for index, ours in totals.items():
         holder = seats.holders[index]
-        found = _released(facts, openings, open_round, holder)
-        if found is None:
-            continue
-        header, opening = found
+        header, subject = _released(facts, open_round, holder) or (None, b"")
         try:
-            opening.check(header)
-            theirs = total_from_section(seats.scheme, question.plan, question.words, memoryview(opening.sections[0]))
-        except (Misbehaviour, IndexError) as error:
-            _wrong_opening(findings, question, facts.charter.model_owner.name, str(error))
+            opening = None if header is None else openings.find(owner, header, subject)
+            if opening is None:
+                continue
+            section = memoryview(b"".join(opening.sections))
+            theirs = total_from_section(seats.scheme, question.plan, question.words, section)
+        except (Misbehaviour, SiteFileError) as error:
+            _wrong_opening(findings, question, owner, error)
             continue
+        compared += 1
         if not np.array_equal(theirs, ours):
             wrong.append(holder)
             text = (
                 f"the total that {holder} released in {where(question)} is not that of the shares it gave receipts for"
             )
-            at = facts.by_subject.get(opening.subject, [])
+            at = facts.by_subject.get(subject, [])
             findings.note(Kind.WRONG_TOTAL, Severity.VIOLATION, text, party=holder, about=about, at=at)
-    return wrong
+    return compared, wrong

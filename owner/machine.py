@@ -389,6 +389,7 @@ class ModelOwner(VerifyingOwner):
     def _on_round_record(self, peer: str, message: RoundRecord, now: float) -> None:
         asking = self._open_question(peer)
         asking.take_record(peer, message)
+        self.exchange.view.cosigned(message)
         self._store.record(asking.question.round, peer, encode(message))
         self._conclude(now)
 

@@ -21,8 +21,6 @@ CREDIT_WINDOW = 8
 BULK_QUEUE = CREDIT_WINDOW + 2
 LAYOUT_BYTES = 16 * MIB
 MODEL_BYTES = 64 * 1024 * MIB
-OPENING_BYTES = 4 * 1024 * MIB
-"""Longest file with what one envelope held, as a party keeps it for an auditor and an auditor reads it whole."""
 COORDINATES = 2**31
 """Most coordinates of an update; a secure worker's own memory limit (`--memory`) is lower."""
 VECTOR_MEMORY = 4 * 1024 * MIB

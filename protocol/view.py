@@ -2,19 +2,20 @@
 
 Rules of the file:
 - The call that does it is the call that notes it. `Exchange` seals and opens nothing without a `View`, a machine's
-  `send` and `receive` hand every message to it, and a loop carries no effect out before `settle`.
+  `send` and `receive` hand every message to it, and a loop lets nothing leave before `settle`.
 - An envelope is one entry where it is sealed (`sent`), where its head is admitted (`received`) and where its body is
   authentic (`opened`); the last is in the file before anybody gets the content.
 - Of a control message each signed statement in it that is listed in `STATEMENTS` is an entry, with the statement as an
   exhibit. A message without one says nothing about anybody's data, and what a model owner merely passes on between
   contributors (keys, sealed seeds, all answers) is noted by who signed it and who opens it.
+- Nothing is kept as somebody's that its signature does not show to be: a handler may take a message without a look at
+  all of it, and what lies beside an entry under a false signature would keep the true one from its place.
 - The same thing said again to the same party, over a new connection, is one entry.
 - How much one peer can have us note in an attempt is bounded, or a hostile one could fill the disk.
 - Some messages carry a checkpoint of their sender's ledger. One that is shorter than the last, or the same length with
   another root, contradicts its sender's own signature and is refused, in whatever process of ours it comes.
 """
 
-import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final
@@ -157,8 +158,10 @@ class View:
         before, self._context = self._context, context
         if before == context:
             return
-        if before is None or (before.session, before.round) != (context.session, context.round):
-            self._places.clear()
+        another = before is None or (before.session, before.round) != (context.session, context.round)
+        # Another attempt sums other envelopes; what was trained, and from which model, is what it was.
+        stays = {} if another else {place: at for place, at in self._places.items() if _outlives_an_attempt(place)}
+        self._places = stays
         self._said.clear()
         self._of_peer.clear()
 
@@ -299,7 +302,7 @@ class View:
         )
 
     def erased(self, data: DataClass, whose: tuple[str, ...]) -> None:
-        """Note that what was opened, or derived, is overwritten here."""
+        """Note that what was opened, or derived, is gone here: overwritten, or dropped with its last reference."""
         sources = self._found((Act.OPENED, data, whose)) or self._found((Act.DERIVED, data, whose))
         self._note(Act.ERASED, data, whose=whose, derived_from=sources)
 
@@ -308,13 +311,14 @@ class View:
         peer: str | None,
         code: str,
         about: bytes | None = None,
-        content: Content = Content(DataClass.CONTROL, ()),  # noqa: B008 - it is frozen
+        *,
+        content: Content | None = None,
         message: Message | None = None,
     ) -> None:
         """Note a refusal by the name of its error; of one peer only so many an attempt.
 
-        A statement in a refused message is kept beside it if its signature verifies: of two that contradict each other
-        the second is the one that is refused. Under a signature that is none it would keep the true one from its place.
+        The first statement of a refused message is kept, if its signature verifies: of two that contradict each other
+        the second is the one that is refused. `content` is what a sum would have held that was not made.
         """
         name = peer or ""
         refusals = self._of_peer.get(f"refused {name}", 0)
@@ -322,21 +326,23 @@ class View:
             return
         self._of_peer[f"refused {name}"] = refusals + 1
         said = () if message is None else _statements_in(message)
-        shown = tuple(Exhibit.of_statement(*each) for each in itertools.islice(said, 1) if self._is_signed(*each))
+        first = next(iter(said), None)
+        fits = first is not None and len(first[1].statement) <= limits.EXHIBIT_OF_A_REFUSAL
+        shown = (Exhibit.of_statement(*first),) if first is not None and fits and self._is_signed(*first) else ()
         subject = shown[0].subject if shown else about
+        what = content or Content(DataClass.CONTROL, ())
         self._note(
             Act.REFUSED,
-            content.data,
+            what.data,
             peer=peer,
-            whose=content.whose,
+            whose=what.whose,
             subject=subject,
             code=code,
             exhibits=shown,
         )
 
     def _is_signed(self, label: Label, signed: Signed) -> bool:
-        if self._ledger is None or len(signed.statement) > limits.EXHIBIT_OF_A_REFUSAL:
-            return False
+        """Whether its signer signed this: as a rule that was verified a moment ago, and is remembered."""
         try:
             verify(self._charter.party(signed.signer).signing, label, signed.statement, signed.signature, party=None)
         except Misbehaviour:
@@ -385,11 +391,10 @@ class View:
             return
         for label, signed in _statements_in(message):
             subject = digest(label, signed.statement)
-            if (act, peer, subject) not in self._said:
-                self._said.add((act, peer, subject))
-                self._statement(act, peer, label, signed, subject)
-        if isinstance(message, RoundRecord):
-            self._cosignatures(message)
+            if (act, peer, subject) in self._said or (act is Act.RECEIVED and not self._is_signed(label, signed)):
+                continue
+            self._said.add((act, peer, subject))
+            self._statement(act, peer, label, signed, subject)
 
     def _statement(self, act: Act, peer: str, label: Label, signed: Signed, subject: bytes) -> None:
         scores = label is Label.EVALUATION
@@ -403,8 +408,8 @@ class View:
             exhibits=(Exhibit.of_statement(label, signed),),
         )
 
-    def _cosignatures(self, record: RoundRecord) -> None:
-        """Keep every cosignature as what it is: the same statement, signed by somebody else."""
+    def cosigned(self, record: RoundRecord) -> None:
+        """Keep every cosignature of a verified record as what it is: the statement, signed by somebody else."""
         if self._ledger is not None:
             for each in record.cosignatures:
                 signed = Signed(each.party, record.statement.statement, each.signature)
@@ -496,6 +501,11 @@ class View:
 
     def __repr__(self) -> str:
         return f"View({self._identity.name}: {self._ledger!r})"
+
+
+def _outlives_an_attempt(place: Place) -> bool:
+    act, data, _ = place
+    return act is Act.DERIVED or data is DataClass.MODEL
 
 
 def _statements_in(message: Message) -> Iterator[tuple[Label, Signed]]:

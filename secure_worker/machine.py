@@ -372,7 +372,7 @@ class SecureWorker(SecureSession):
 
     def _note_refusal(self, shut: GateShut | Unsummable, contributors: tuple[str, ...]) -> None:
         content = self._seats.total_content(contributors, self.name) if contributors else Content(DataClass.CONTROL, ())
-        self.exchange.view.refused(self._owner, shut.code, self._memory.open_round, content)
+        self.exchange.view.refused(self._owner, shut.code, self._memory.open_round, content=content)
 
     def _release(self, decision: Decision, kept: ReleaseKept, sealed: Outgoing | None, now: float) -> None:
         """Write set, decision and sealed bytes in one transaction, and only then send anything of it."""
@@ -436,8 +436,10 @@ class SecureWorker(SecureSession):
         attestation = self._attestation
         if attestation is None:
             return
+        record = attestation.record()
+        self.exchange.view.cosigned(record)
         self._memory.attest()
-        self._tell_all(sorted(attestation.expected), attestation.record())
+        self._tell_all(sorted(attestation.expected), record)
         self._forget()
         self.move(Step.ATTESTED)
 

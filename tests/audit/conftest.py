@@ -3,6 +3,7 @@
 import contextlib
 import os
 import sqlite3
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +25,9 @@ from tertium.protocol.site import LocalLimits, OwnerPlan
 from tertium.protocol.statements import sign
 from tertium.simulation.exported import export
 from tertium.simulation.federation import Federation
+
+sys.path.insert(0, str(Path(__file__).parent))  # importlib mode puts no folder of tests there
+from handmade import Case, envelopes_of
 
 NAMES = ("alice", "bob", "carol", "dave", "erin")
 WORKERS = ("first", "second", "third", "fourth")
@@ -160,3 +164,17 @@ def make_once(tmp_path_factory: pytest.TempPathFactory) -> Maker:
 @pytest.fixture(scope="session", name="rewrite")
 def rewrite_fixture() -> Callable[..., None]:
     return rewrite
+
+
+@pytest.fixture(scope="module")
+def exported_once(make_once: Maker) -> tuple[Path, list[Any]]:
+    """A run, and its envelopes."""
+    folder = Path(make_once.export(make_once.ran()))
+    return folder, envelopes_of(folder)
+
+
+@pytest.fixture
+def run(exported_once: tuple[Path, list[Any]], tmp_path: Path) -> Case:
+    """A run to which a test writes a capture."""
+    folder, envelopes = exported_once
+    return Case(folder, tmp_path, envelopes)

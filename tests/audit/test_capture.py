@@ -34,7 +34,6 @@ from handmade import (
     block,
     body,
     bulk,
-    envelopes_of,
     framed,
     greeting,
     hello,
@@ -43,19 +42,6 @@ from handmade import (
     segments,
     texts,
 )
-
-
-@pytest.fixture(scope="module")
-def once(make_once: Any) -> tuple[Path, list[Any]]:
-    """A run, and its envelopes."""
-    folder = Path(make_once.export(make_once.ran()))
-    return folder, envelopes_of(folder)
-
-
-@pytest.fixture
-def run(once: tuple[Path, list[Any]], tmp_path: Path) -> Case:
-    folder, envelopes = once
-    return Case(folder, tmp_path, envelopes)
 
 
 @pytest.mark.parametrize("version", [4, 6])

@@ -22,7 +22,6 @@ from handmade import (
     body,
     bulk,
     command,
-    envelopes_of,
     frame,
     framed,
     greeting,
@@ -32,20 +31,6 @@ from handmade import (
     texts,
     udp,
 )
-
-
-@pytest.fixture(scope="module")
-def once(make_once: Any) -> tuple[Path, list[Any]]:
-    """A run, and its envelopes."""
-    folder = Path(make_once.export(make_once.ran()))
-    return folder, envelopes_of(folder)
-
-
-@pytest.fixture
-def run(once: tuple[Path, list[Any]], tmp_path: Path) -> Case:
-    folder, envelopes = once
-    return Case(folder, tmp_path, envelopes)
-
 
 # --- what does not match
 

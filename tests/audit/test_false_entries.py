@@ -160,7 +160,7 @@ def test_a_gate_that_shuts_on_enough_contributors_is_an_anomaly(
 ) -> None:
     ran = make.ran()
     content = Content(DataClass.AGGREGATE, names)
-    ran.machines["first"].exchange.view.refused("owner", GateShut.code, None, content)
+    ran.machines["first"].exchange.view.refused("owner", GateShut.code, None, content=content)
     done = make.audit(ran)
     assert [each.severity.value for each in done.report.findings if each.kind is Kind.REFUSED] == [weight]
 

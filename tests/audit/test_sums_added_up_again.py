@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 from tertium.audit.report import Kind, Severity
 from tertium.protocol.codec import decode_as, encode
-from tertium.protocol.messages import Header
-from tertium.protocol.openings import Opening, OpeningStore, read_openings
+from tertium.protocol.openings import Opening
 from tertium.secure_worker.machine import SecureWorker
 
 MODES = ("trusted", "masked", "additive", "shamir 2 of 3", "shamir 2 of 4", "replicated", "plain")
@@ -127,16 +126,13 @@ def test_a_holder_that_releases_another_total_is_named_in_modes_with_several(
     assert {party for kind, party in audited.violations if kind is Kind.WRONG_TOTAL} == {"second"}
 
 
-def test_a_file_that_is_no_opening_is_one_sentence(make: Any, tmp_path: Path) -> None:
-    store = OpeningStore(tmp_path / "openings")
-    assert list(read_openings(store.folder)) == []
-    store.folder.mkdir()
-    (store.folder / "round-000001.0.aa.opening").write_bytes(b"nothing")
-    with pytest.raises(Exception, match="is no opening"):
-        list(read_openings(store.folder))
-
-
-def test_a_repr_shows_nothing_of_an_update() -> None:
-    said = Opening(bytes(32), b"s" * 32, (b"secret-values",))
-    assert "secret" not in repr(said)
-    assert Header
+@pytest.mark.parametrize("party", ["bob", "owner"])
+def test_a_file_that_is_no_opening_is_noticed_and_ends_no_audit(make: Any, tmp_path: Path, party: str) -> None:
+    folder = opened(make, "trusted", tmp_path / "kept")
+    (path,) = files_of(folder, party)
+    path.write_bytes(b"nothing")
+    report = make.audit(folder).report
+    assert [each.party for each in report.findings if each.kind is Kind.WRONG_OPENING] == [party]
+    assert report.verdict == "clean", report.of(Severity.VIOLATION)
+    (said,) = report.replays
+    assert said.outcome == ("not replayed" if party == "bob" else "equal")

@@ -7,15 +7,14 @@ import msgspec
 import pytest
 from tertium.crypto.errors import CommitmentMismatch
 from tertium.crypto.labels import Label
-from tertium.protocol import limits
 from tertium.protocol.charter import Role
-from tertium.protocol.codec import decode_as, encode
+from tertium.protocol.codec import decode_as
 from tertium.protocol.errors import SiteFileError
 from tertium.protocol.exchange import Exchange
 from tertium.protocol.journal import Journal
 from tertium.protocol.ledger import Act, Content, DataClass
 from tertium.protocol.messages import Header
-from tertium.protocol.openings import Opening, OpeningStore, keeps, read_openings
+from tertium.protocol.openings import Opening, OpeningFiles, OpeningStore, keeps
 from tertium.protocol.site import load_site
 from tertium.protocol.view import View
 
@@ -43,10 +42,13 @@ def test_what_is_kept_is_what_the_header_committed_to(world: Any, kept: Any) -> 
     exchange, store, _ = kept("alice")
     payload = world.payload()
     sealed = contribution(world, exchange, payload)
-    (opening,) = read_openings(store.folder)
     header = decode_as(Header, sealed.head.header)
+    files = OpeningFiles({"alice": [store.folder]})
+    opening = files.find("alice", header, sealed.subject)
     assert (opening.subject, opening.sections) == (sealed.subject, (payload,))
-    opening.check(header)
+    assert files
+    assert files.has("alice", header, sealed.subject)
+    assert files.find("bob", header, sealed.subject) is None
     (path,) = store.folder.iterdir()
     assert path.name == f"round-000002.1.{sealed.subject[:8].hex()}.opening"
     assert path.stat().st_mode & 0o777 == 0o600
@@ -59,7 +61,9 @@ def test_what_is_kept_is_what_the_header_committed_to(world: Any, kept: Any) -> 
         {"sections": (payload[:-1],)},
     ):
         with pytest.raises(CommitmentMismatch):
-            msgspec.structs.replace(opening, **changes).check(header)
+            msgspec.structs.replace(opening, **changes).check(header, sealed.subject)
+    with pytest.raises(CommitmentMismatch):
+        opening.check(header, bytes(32))
 
 
 def test_a_model_owner_keeps_what_it_opened_of_a_sum(world: Any, kept: Any) -> None:
@@ -74,9 +78,8 @@ def test_a_model_owner_keeps_what_it_opened_of_a_sum(world: Any, kept: Any) -> N
     for record in sealed.records():
         incoming.feed(record)
     incoming.finish()
-    (opening,) = read_openings(store.folder)
-    assert opening.sections == (payload,)
-    opening.check(decode_as(Header, sealed.head.header))
+    header = decode_as(Header, sealed.head.header)
+    assert OpeningFiles({"owner": [store.folder]}).find("owner", header, sealed.subject).sections == (payload,)
 
 
 def test_it_is_in_the_ledger_before_it_is_on_the_disk(world: Any, kept: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -105,18 +108,24 @@ def test_a_disk_that_takes_no_opening_is_one_sentence_and_nothing_is_sent(world:
     assert "\n" not in str(caught.value)
 
 
-def test_a_file_that_is_too_long_or_none_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "round-000001.0.00.opening"
-    path.write_bytes(encode(Opening(bytes(32), bytes(32), (b"content",))))
-    assert [opening.sections for opening in read_openings(tmp_path)] == [(b"content",)]
-    monkeypatch.setattr(limits, "OPENING_BYTES", 20)
+def test_a_file_is_read_no_further_than_its_header_says(world: Any, kept: Any) -> None:
+    exchange, store, _ = kept("alice")
+    sealed = contribution(world, exchange, world.payload())
+    header, files = decode_as(Header, sealed.head.header), OpeningFiles({"alice": [store.folder]})
+    (path,) = store.folder.iterdir()
+    whole = path.read_bytes()
+    path.write_bytes(whole + bytes(400))
     with pytest.raises(SiteFileError, match="cannot be read"):
-        list(read_openings(tmp_path))
-    monkeypatch.undo()
-    path.write_bytes(b"\x93")
-    with pytest.raises(SiteFileError, match="is no opening"):
-        list(read_openings(tmp_path))
-    assert list(read_openings(tmp_path / "nowhere")) == []
+        files.find("alice", header, sealed.subject)
+    for other, words in ((b"\x93", "is no opening"), (whole[:-1], "is no opening")):
+        path.write_bytes(other)
+        with pytest.raises(SiteFileError, match=words) as caught:
+            files.find("alice", header, sealed.subject)
+        assert "\n" not in str(caught.value)
+    path.unlink()
+    assert files.find("alice", header, sealed.subject) is None
+    assert not files
+    assert not OpeningFiles({"alice": [store.folder / "nowhere"]})
 
 
 @pytest.mark.parametrize("name", ["third", "judge"])

@@ -209,15 +209,76 @@ def test_a_record_keeps_every_cosignature_as_what_it_is(kept: Any) -> None:
     cosigned = tuple(
         Cosignature(name, world.identities[name].sign(Label.ROUND_STATEMENT, signed.statement)) for name in names
     )
-    view = kept.view("bob")
-    view.hear("third", RoundRecord(statement=signed, cosignatures=cosigned, absent=("bob", "carol")))
+    record = RoundRecord(statement=signed, cosignatures=cosigned, absent=("bob", "carol"))
+    view = kept.view("owner")
+    view.hear("third", record)
     view.heard()
+    view.cosigned(record)
     subject = statement_digest(RoundStatement, signed)
-    exhibits = kept.exhibits("bob")
+    exhibits = kept.exhibits("owner")
     assert set(exhibits) == {(subject, "third"), (subject, "alice"), (subject, "owner")}
     for name in names:
         kept_as = decode_as(Signed, exhibits[subject, name][1])
         assert (kept_as.signer, kept_as.statement) == (name, signed.statement)
+
+
+def test_cosignatures_that_nobody_here_verified_are_not_kept(kept: Any) -> None:
+    """A data owner takes the record as its holder's word; a holder could put any bytes there as a signature."""
+    world, view = kept.world, kept.view("bob")
+    said = RoundStatement(world.name, "third", bytes(32), ("alice", "bob", "carol"), bytes(32), bytes(32))
+    signed = sign(world.identities["third"], said)
+    view.hear("third", RoundRecord(statement=signed, cosignatures=(Cosignature("alice", bytes(64)),), absent=()))
+    view.heard()
+    assert set(kept.exhibits("bob")) == {(statement_digest(RoundStatement, signed), "third")}
+
+
+def test_what_a_handler_takes_unseen_is_noted_only_if_it_is_signed(kept: Any) -> None:
+    """Lists that come a second time, say: whoever passes them on could have put anything into them."""
+    world, view = kept.world, kept.view("third")
+    true = sign(world.identities["third"], close_list(world, "alice"))
+    forged = Signed("third", true.statement, bytes(64))
+    stranger = Signed("nobody", true.statement, bytes(64))
+    for signed in (forged, stranger):
+        view.hear("owner", Closed(close=signed))
+        view.heard()
+    assert kept.entries("third") == []
+    assert kept.exhibits("third") == {}
+    view.hear("owner", Closed(close=true))
+    view.heard()
+    ((_, content),) = kept.exhibits("third").values()
+    assert decode_as(Signed, content) == true
+
+
+def test_in_another_attempt_a_sum_is_of_what_was_opened_in_it_and_a_vector_the_one_before(kept: Any) -> None:
+    world = kept.world
+    third, alice = kept.exchange("third"), kept.exchange("alice")
+    content, payload = Content(DataClass.UPDATE, ("alice",)), world.payload()
+    contexts = [RoundContext(world.charter.digest, world.context.session, 2, attempt, bytes(32)) for attempt in (0, 1)]
+    alice.view.begin(contexts[0])
+    alice.view.derived(DataClass.UPDATE, ("alice",), sources=(), commitment=bytes(32))
+    for context in contexts:
+        for exchange in (third, alice):
+            exchange.view.begin(context)
+        sealed = alice.seal(Label.CONTRIBUTION, context, "third", world.third_key.public, [payload], content=content)
+        incoming = third.open(sealed.head, world.third_key, content=content)
+        for record in sealed.records():
+            incoming.feed(record)
+        incoming.finish()
+    third.seal(
+        Label.AGGREGATE,
+        contexts[1],
+        "owner",
+        world.owner_key.public,
+        [payload],
+        content=Content(DataClass.AGGREGATE, ("alice",)),
+    )
+    assert [entry.derived_from for entry in kept.entries("alice") if entry.act is Act.SENT] == [(0,), (0,)]
+    assert [entry.act for entry in kept.entries("third")] == [*(2 * [Act.RECEIVED, Act.OPENED]), Act.SENT]
+    assert kept.entries("third")[-1].derived_from == (3,)
+    # The next round knows nothing of either.
+    alice.view.begin(RoundContext(world.charter.digest, world.context.session, 3, 0, bytes(32)))
+    alice.seal(Label.CONTRIBUTION, world.context, "third", world.third_key.public, [payload], content=content)
+    assert kept.entries("alice")[-1].derived_from == ()
 
 
 def test_what_follows_from_a_message_is_noted_behind_it_and_what_is_refused_not_at_all(kept: Any) -> None:
