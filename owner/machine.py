@@ -160,8 +160,10 @@ class ModelOwner(VerifyingOwner):
     def _propose(self, asked: tuple[OpenRound, Signed, RoundKey], now: float, *, before: bool = False) -> None:
         """Ask a question; one from `before` this process began is asked again."""
         question, signed, key = asked
-        # What is noted of the key goes in with the question, in one transaction.
+        # What is noted of the key, and to whom the question goes, goes in with the question, in one transaction.
         self._asking = self._ask(asked, now, before=before)
+        for holder in question.present:
+            self.exchange.view.said(holder, ProposeRound(open_round=signed))
         self._memory.sign_question(signed, key)
         self.move(Step.NEXT_ROUND)
         self._deadline = now + self.charter.rules.deadlines.close

@@ -20,7 +20,7 @@ Checks of a head, numbered; each raises its own error. Nothing is decrypted or a
 A mask's seed is an envelope without a body: the content key that its head wraps is the seed.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -360,20 +360,28 @@ class Exchange:
         header = self.new_header(Label.MASK_SEED, context, recipient, recipient_key, [])
         return self.seal_head(header, recipient_key, seed), seed
 
-    def open_seed(self, head: SealedHead, context: RoundContext, sender: str, key: sealing.RoundKey) -> bytes:
-        """Return the seed of masks that a neighbour sealed for us.
+    def open_seeds(
+        self, sealed: Iterable[tuple[str, SealedHead]], context: RoundContext, key: sealing.RoundKey
+    ) -> list[bytes]:
+        """Return the seeds of masks that neighbours sealed for us; all of them or none.
+
+        Args:
+            sealed: each sender, with the head that holds its seed.
 
         Raises:
-            what `examine` raises; BadWrappedKey, naming the sender: it does not open.
+            what `examine` raises; BadWrappedKey, naming the sender: one does not open.
         """
-        header = self.examine(head, Label.MASK_SEED, context, sender, key, [])
-        try:
-            seed = key.unwrap(head.wrapped_key, frame(header.label, [head.subject]))
-        except BadWrappedKey as error:
-            raise BadWrappedKey(error.reason, party=sender) from None
-        self.view.received(header, head, None)
-        self.view.opened(header, head.subject, None)
-        return seed
+        seeds, opened = [], []
+        for sender, head in sealed:
+            header = self.examine(head, Label.MASK_SEED, context, sender, key, [])
+            try:
+                seeds.append(key.unwrap(head.wrapped_key, frame(header.label, [head.subject])))
+            except BadWrappedKey as error:
+                raise BadWrappedKey(error.reason, party=sender) from None
+            self.view.received(header, head, None)
+            opened.append((header, head.subject, None))
+        self.view.opened_together(opened)
+        return seeds
 
     # --- the parts that `seal` and `Broadcast` share
 

@@ -24,7 +24,7 @@ class HolderMachine(Machine):
 
     @abstractmethod
     def _note_share(self, peer: str, commitment: bytes) -> None:
-        """Write down that a share is here, before its receipt is signed."""
+        """Write down that a share is here, before its receipt is sent."""
 
     def _take_ready(self, peer: str, message: Ready, intake: Intake) -> None:
         """Admit an announced share, or send again the receipt of one that is here."""
@@ -65,8 +65,10 @@ class HolderMachine(Machine):
         if intake is None or incoming.header.open_round != intake.open_round:
             return
         receipt = intake.take(peer, incoming, sections)
+        receipted = Receipted(receipt=intake.give_receipt(peer, receipt))
+        # The receipt is in the view ledger with the share's own note, in one transaction, and is said after it.
+        self.exchange.view.said(peer, receipted)
         self._note_share(peer, incoming.header.commitment)
-        signed = intake.give_receipt(peer, receipt)
         self.effect(Drop(incoming.subject))
-        self.send(peer, Receipted(receipt=signed))
+        self.send(peer, receipted)
         self._start_uploads()

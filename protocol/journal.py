@@ -130,8 +130,9 @@ E = TypeVar("E", bound=Entry)
 
 ENTRIES_TABLE: Final = "entries (kind text, key blob, value blob not null, primary key (kind, key)) without rowid"
 LEDGER_TABLE: Final = "ledger (sequence integer primary key, entry blob not null, hashes blob not null)"
+# No key: an index over digests has a page of its own for every one, and each write would touch all of them.
 EXHIBITS_TABLE: Final = (
-    "exhibits (subject blob, signer text, label text not null, content blob not null, primary key (subject, signer))"
+    "exhibits (subject blob not null, signer text not null, label text not null, content blob not null)"
 )
 _BODIES_TABLE: Final = "bodies (subject blob, number integer, record blob not null, primary key (subject, number))"
 
@@ -289,7 +290,7 @@ class Journal:
                 self._db.execute("begin immediate")
                 yield
                 self._db.executemany("insert into ledger values (?, ?, ?)", self._staged)
-                self._db.executemany("insert or ignore into exhibits values (?, ?, ?, ?)", self._exhibits)
+                self._db.executemany("insert into exhibits values (?, ?, ?, ?)", self._exhibits)
                 for entry in self._beside.values():
                     self._put(entry)
                 self._db.execute("commit")
@@ -359,7 +360,7 @@ class Journal:
         self._staged.append((sequence, entry, hashes))
 
     def stage_exhibit(self, subject: bytes, signer: str, label: str, content: bytes) -> None:
-        """Have an exhibit written with the next transaction; one that is there already stays as it is."""
+        """Have an exhibit written with the next transaction."""
         self._exhibits.append((subject, signer, label, content))
 
     def stage_beside(self, entry: Entry) -> None:

@@ -245,6 +245,7 @@ class Ledger:
         self._tree = _resumed(journal)
         self._synced: tuple[int, bytes] | None = None
         self._last: tuple[Checkpoint, Signed] | None = None
+        self._recent: dict[tuple[bytes, str], None] = {}
         journal.synced = self._note_synced
         self.held: dict[str, tuple[Signed, Checkpoint]] = {}
         """By party: the last checkpoint that it showed us, to this process or an earlier one, under this charter."""
@@ -285,7 +286,13 @@ class Ledger:
         return sequence
 
     def keep(self, exhibit: "Exhibit") -> None:
-        """Stage an exhibit for the next write; one of the same subject and signer that is there already stays."""
+        """Stage an exhibit for the next write; one that this process kept a moment ago is not kept again."""
+        key = exhibit.subject, exhibit.signer
+        if key in self._recent:
+            return
+        self._recent[key] = None
+        if len(self._recent) > limits.EXHIBITS_REMEMBERED:
+            del self._recent[next(iter(self._recent))]
         self._journal.stage_exhibit(exhibit.subject, exhibit.signer, exhibit.label.value, exhibit.content)
 
     def hold(self, signed: Signed, said: Checkpoint) -> None:

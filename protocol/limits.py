@@ -61,6 +61,8 @@ NOTED_OF_A_PEER = 1024
 """Messages and envelopes of one peer that go into the view ledger in an attempt; what comes beyond that is refused."""
 REFUSALS_NOTED = 16
 """Refusals of one peer that go into it in an attempt; those beyond are not noted."""
+EXHIBITS_REMEMBERED = 4096
+"""Exhibits a party remembers to have kept; one that is kept again after so many others lies beside its ledger twice."""
 EXHIBIT_OF_A_REFUSAL = MIB
 """Longest signed statement that is kept of a message that was refused."""
 ABSENCE = 3.0

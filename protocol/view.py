@@ -16,7 +16,7 @@ Rules of the file:
   another root, contradicts its sender's own signature and is refused, in whatever process of ours it comes.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -203,9 +203,15 @@ class View:
 
     def opened(self, header: Header, subject: bytes, content: Content | None) -> None:
         """Note that an envelope's content is known here from now on, and have that in the file."""
-        self._envelope(Act.OPENED, header.sender, header, subject, content, ((Act.RECEIVED, None, subject),))
+        self.opened_together([(header, subject, content)])
+
+    def opened_together(self, envelopes: Sequence[tuple[Header, bytes, Content | None]]) -> None:
+        """Note the same of several, whose contents are handed on together: header, subject and content of each."""
+        for header, subject, content in envelopes:
+            self._envelope(Act.OPENED, header.sender, header, subject, content, ((Act.RECEIVED, None, subject),))
         self.settle()
-        self._observe(_handled(header, subject, sealed=False))
+        for header, subject, _ in envelopes:
+            self._observe(_handled(header, subject, sealed=False))
 
     def _envelope(
         self,

@@ -163,7 +163,7 @@ class AnsweringOwner(Witness):
         if ours.given is None:
             sealed = zip(before, message.heads, strict=True)
             with passed_on_by(peer):
-                ours.given = [self.exchange.open_seed(head, ours.context, by, ours.key) for by, head in sealed]
+                ours.given = self.exchange.open_seeds(sealed, ours.context, ours.key)
             ours.key.erase()
 
     # --- the challenge

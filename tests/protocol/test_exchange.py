@@ -195,11 +195,13 @@ def test_check_11_a_commitment_stands_where_there_is_a_body(world: World) -> Non
         world.examine(world.resigned(world.seal(), commitment=bytes(32)))
     key = RoundKey()
     head, _ = world.exchanges["alice"].seal_seed(world.context, "bob", key.public)
-    assert world.exchanges["bob"].open_seed(head, world.context, "alice", key)
+    assert world.exchanges["bob"].open_seeds([("alice", head)], world.context, key)
     header = encode(msgspec.structs.replace(decode_as(Header, head.header), commitment=OTHER))
     signature = world.identities["alice"].sign(Label.HEADER, frame(Label.MASK_SEED, [header, head.wrapped_key]))
     with pytest.raises(MalformedMessage):
-        world.exchanges["bob"].open_seed(SealedHead(header, head.wrapped_key, signature), world.context, "alice", key)
+        world.exchanges["bob"].open_seeds(
+            [("alice", SealedHead(header, head.wrapped_key, signature))], world.context, key
+        )
 
 
 def test_check_11_a_contribution_lists_its_shares_and_nothing_else_does(world: World) -> None:
@@ -288,7 +290,7 @@ def test_a_seed_is_the_content_key_of_a_head(world: World) -> None:
     (head, seed), (other, another) = (
         world.exchanges["alice"].seal_seed(world.context, "bob", key.public) for _ in range(2)
     )
-    assert world.exchanges["bob"].open_seed(head, world.context, "alice", key) == seed != another
+    assert world.exchanges["bob"].open_seeds([("alice", head)], world.context, key) == [seed] != [another]
     assert seed not in head.header + head.wrapped_key
     assert other.subject == head.subject  # nothing in the header tells two seeds apart; what is wrapped does
     shown = [handled for name in ("alice", "bob") for handled in world.handled[name]]
@@ -305,7 +307,7 @@ def test_a_seed_that_does_not_open_names_who_sealed_it(world: World) -> None:
     wrapped = bytes([head.wrapped_key[0] ^ 1]) + head.wrapped_key[1:]
     signature = world.identities["alice"].sign(Label.HEADER, frame(Label.MASK_SEED, [head.header, wrapped]))
     with pytest.raises(BadWrappedKey) as raised:
-        world.exchanges["bob"].open_seed(SealedHead(head.header, wrapped, signature), world.context, "alice", key)
+        world.exchanges["bob"].open_seeds([("alice", SealedHead(head.header, wrapped, signature))], world.context, key)
     assert raised.value.party == "alice"
 
 

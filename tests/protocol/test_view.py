@@ -14,7 +14,7 @@ from tertium.protocol.context import RoundContext
 from tertium.protocol.errors import IllegalMessage, SplitView, WrongCharter, WrongSender
 from tertium.protocol.exchange import Exchange
 from tertium.protocol.journal import Journal
-from tertium.protocol.ledger import Act, Checkpoint, Content, DataClass, LedgerEntry
+from tertium.protocol.ledger import Act, Checkpoint, Content, DataClass, Exhibit, LedgerEntry
 from tertium.protocol.messages import (
     Closed,
     CloseList,
@@ -220,6 +220,20 @@ def test_a_record_keeps_every_cosignature_as_what_it_is(kept: Any) -> None:
     for name in names:
         kept_as = decode_as(Signed, exhibits[subject, name][1])
         assert (kept_as.signer, kept_as.statement) == (name, signed.statement)
+
+
+def test_an_exhibit_lies_there_once_and_what_is_remembered_of_them_is_bounded(
+    kept: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tertium.protocol.limits.EXHIBITS_REMEMBERED", 2)
+    ledger = kept.view("bob")._ledger
+    first, second, third = (Exhibit(bytes([each]) * 32, "third", Label.CLOSE, b"x") for each in range(3))
+    for each in (first, first, second, first, third, first):
+        ledger.keep(each)
+    ledger.append(LedgerEntry(Act.REFUSED, DataClass.CONTROL, kept.world.charter.digest, code="too-late"))
+    ledger.settle()
+    rows = kept.journals["bob"]._db.execute("select subject from exhibits").fetchall()
+    assert [row[0][0] for row in rows] == [0, 1, 2, 0]
 
 
 def test_cosignatures_that_nobody_here_verified_are_not_kept(kept: Any) -> None:
