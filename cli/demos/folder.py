@@ -2,7 +2,7 @@
 
     charter.toml  charter.signatures.toml      what all parties signed
     NAME/secret.toml  public.toml  site.toml   one folder a party, for its own eyes; later also `state/` and `log`
-    model.safetensors  progress.png  summary.json
+    model.safetensors  progress.png  progress.svg  summary.json
 
 One program makes every key here. Only a demo may do that: whoever runs it could be every party.
 """

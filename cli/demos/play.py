@@ -236,7 +236,9 @@ def _conclude(recipe: Recipe, trust: Trust, summary: Summary, seen: _Seen, model
         click.echo(line)
     click.echo()
     click.echo(f"{counted(summary.rounds, 'round')} in {summary.seconds:.1f} s. In {run}: model.safetensors,")
-    click.echo("progress.png, summary.json, the charter, and a folder a party with its keys, site file and log.")
+    click.echo(
+        "progress.png, progress.svg, summary.json, the charter, and a folder a party with keys, site file and log."
+    )
     click.echo(f"Who saw what: tertium audit {run} --html {run}/audit.html")
     click.echo(f"Next: read {run}/{CHARTER}, check who signed it (tertium charter verify {run}/{CHARTER}), then")
     click.echo("run each party on its own host: tertium keygen --help, tertium charter new --help.")

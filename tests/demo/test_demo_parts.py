@@ -273,8 +273,12 @@ def test_what_is_printed_cannot_steer_a_terminal() -> None:
 def test_the_picture_is_drawn_without_a_display(tmp_path: Path, accuracy: float | None) -> None:
     pytest.importorskip("matplotlib")
     scores = [Scored(number, "owner", 10, 1 / number, accuracy) for number in range(1, 30)]
-    draw(tmp_path / "a.png", "a", scores, Score(examples=10, loss=0.01, accuracy=accuracy))
-    draw(tmp_path / "b.png", "a", scores, None)
-    one, other = (tmp_path / "a.png").read_bytes(), (tmp_path / "b.png").read_bytes()
-    assert one.startswith(b"\x89PNG")
-    assert one != other
+    files: dict[str, list[bytes]] = {}
+    for name, score in (("a", Score(examples=10, loss=0.01, accuracy=accuracy)), ("b", None), ("c", None)):
+        written = draw(tmp_path / name, "a", scores, score)
+        assert [path.name for path in written] == [f"{name}.png", f"{name}.svg"]
+        files[name] = [path.read_bytes() for path in written]
+    assert files["a"][0].startswith(b"\x89PNG")
+    assert b">round</text>" in files["a"][1]
+    assert b"loss on test data" in files["a"][1]
+    assert files["a"] != files["b"] == files["c"]

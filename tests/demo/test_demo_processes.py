@@ -90,7 +90,8 @@ def test_runs_five_processes_to_the_end(numbers: Numbers) -> None:
     assert demo.gone()
     assert {path.name for path in demo.run.iterdir()} == {
         *PARTIES,
-        *("charter.toml", "charter.signatures.toml", "model.safetensors", "progress.png", "summary.json"),
+        *("charter.toml", "charter.signatures.toml", "model.safetensors", "summary.json"),
+        *("progress.png", "progress.svg"),
     }
     assert (demo.run / "progress.png").read_bytes().startswith(b"\x89PNG")
     for party in PARTIES:
