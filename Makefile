@@ -9,7 +9,7 @@ PACKAGES := $(shell sed -n '/^packages = \[/,/^\]/s/^ *"\(tertium\.[a-z_]*\)",/-
 unexport PYTHONDONTWRITEBYTECODE
 test mutants torture: export OPENBLAS_NUM_THREADS := 1
 
-.PHONY: demo test mutants lint bench torture clean
+.PHONY: demo test mutants notebook lint bench torture clean
 .DELETE_ON_ERROR:
 
 $(VENV)/demo.stamp: pyproject.toml constraints.txt
@@ -29,6 +29,9 @@ test: $(VENV)/dev.stamp
 
 mutants: $(VENV)/dev.stamp
 	TERTIUM_MUTANTS=1 $(BIN)/python -m pytest -n 3 tests/mutants tests/sequences/test_sequence_mutants.py $(ARGS)
+
+notebook: $(VENV)/dev.stamp
+	TERTIUM_NOTEBOOK=1 $(BIN)/python -m pytest tests/notebook/test_tutorial_notebook.py $(ARGS)
 
 lint: $(VENV)/dev.stamp
 	$(BIN)/ruff check .

@@ -58,9 +58,9 @@ def run(
         plan = workplace.site.owner
         if plan is None:
             raise SiteFileError("site.toml has no [owner] section, which says what to train")
-        model = _first_model(workplace, plan)
+        model = first_model(workplace, plan)
         store = OwnerStore(out or workplace.state)
-        done = _resume(workplace, store, model, resume=resume, new_session=new_session)
+        done = resumed(workplace, store, model, resume=resume, new_session=new_session)
         store.prepare()
         if resume and not done:
             report(Said(text=f"{store.folder} holds no checkpoint: beginning with the first round"))
@@ -83,7 +83,7 @@ def run(
         return run_machine(workplace, machine, text, watch_stdin=watch_stdin)
 
 
-def _first_model(workplace: Workplace, plan: OwnerPlan) -> GlobalModel:
+def first_model(workplace: Workplace, plan: OwnerPlan) -> GlobalModel:
     """Return the model the first round is asked about; raises `SiteFileError` for a task or plan that cannot be run."""
     entry = workplace.site.tasks[plan.task]
     optimiser = plan.optimiser
@@ -102,7 +102,7 @@ def _first_model(workplace: Workplace, plan: OwnerPlan) -> GlobalModel:
     return model
 
 
-def _resume(workplace: Workplace, store: OwnerStore, model: GlobalModel, *, resume: bool, new_session: bool) -> int:
+def resumed(workplace: Workplace, store: OwnerStore, model: GlobalModel, *, resume: bool, new_session: bool) -> int:
     """Load the newest checkpoint into `model` and return its round, or 0.
 
     Raises:

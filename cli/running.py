@@ -181,25 +181,35 @@ def exchange_of(workplace: Workplace) -> Exchange:
     return Exchange(identity, charter, view, OpeningStore(workplace.state / OPENINGS) if keeps else None)
 
 
-def run_machine(workplace: Workplace, machine: Machine, text: str, *, watch_stdin: bool) -> int:
-    """Connect, drive the machine to its end, and return the exit status."""
-    charter, identity, report = workplace.charter, workplace.identity, workplace.report
-    us = charter.party(identity.name)
-    lanes = ZmqLanes(
+def lanes_of(workplace: Workplace) -> ZmqLanes:
+    """Return the lanes of this process, listening where its role does; raises `LaneError`, `SiteFileError`."""
+    charter, identity = workplace.charter, workplace.identity
+    return ZmqLanes(
         identity.name,
         identity.curve_secret,
-        {name: address for name, address in addresses(charter).items() if name != us.name},
+        {name: address for name, address in addresses(charter).items() if name != identity.name},
         listen=_listen(workplace),
         frame_limit=limits.control_frame(len(charter.parties)),
     )
-    party = Party(machine, lanes, identity, charter, report=report)
+
+
+def begin(workplace: Workplace, lanes: ZmqLanes, text: str) -> None:
+    """Say that this party runs, and connect it to whom it has business with."""
+    us = workplace.charter.party(workplace.identity.name)
+    bound = f"{lanes.bound.control} and {lanes.bound.bulk}" if lanes.bound else ""
+    workplace.report(Started(party=us.name, role=us.role.words, pid=os.getpid(), text=text, listening=bound))
+    for peer in _to_connect(workplace.charter, us.role):
+        lanes.connect(peer)
+
+
+def run_machine(workplace: Workplace, machine: Machine, text: str, *, watch_stdin: bool) -> int:
+    """Connect, drive the machine to its end, and return the exit status."""
+    lanes = lanes_of(workplace)
+    party = Party(machine, lanes, workplace.identity, workplace.charter, report=workplace.report)
     with _signals(party) as received:
         if watch_stdin:
             threading.Thread(target=_watch_stdin, args=(party,), name="stdin", daemon=True).start()
-        bound = f"{lanes.bound.control} and {lanes.bound.bulk}" if lanes.bound else ""
-        report(Started(party=us.name, role=us.role.words, pid=os.getpid(), text=text, listening=bound))
-        for peer in _to_connect(charter, us.role):
-            lanes.connect(peer)
+        begin(workplace, lanes, text)
         try:
             error = party.run()
         finally:

@@ -106,14 +106,14 @@ class ModelOwner(VerifyingOwner):
             pending, self._pending = self._pending, None
             self._propose(pending, now, before=True)
             return
-        scorers = tuple(name for name in self._evaluators if name in self._connected - self._mute)
-        if self._unscored and scorers:
+        scorers = self._scorers()
+        if scorers:
             self._unscored = False
             self.move(Step.NEXT_EVALUATION)
             self._asking = self._ask(self._new_question(Purpose.EVALUATE, self._round, scorers), now)
             self._invite(now)
             return
-        if self._unfinished is not None or self._round < self._plan.rounds:
+        if self._unfinished is not None or self._round < self._wanted:
             self._ask_round(now)
             return
         self._store.finish(self._model)
@@ -126,7 +126,7 @@ class ModelOwner(VerifyingOwner):
         """Ask the next round, or the one whose attempt ended again, once enough of its cohort are here."""
         here = [name for name in self._data_owners if name in self._connected]
         again = self._unfinished
-        cohort = again.cohort if again is not None else draw_cohort(self._plan, here, self._round + 1)
+        cohort = again.cohort if again is not None else self._draw(here)
         without = self._without(now)
         if len(set(cohort) & set(here)) < self.charter.rules.minimum_cohort or without is None:
             if self._waiting_until is None:
@@ -141,6 +141,15 @@ class ModelOwner(VerifyingOwner):
         else:
             self._unfinished = None
             self._propose(next_attempt(self.identity, again, without), now)
+
+    def _scorers(self) -> tuple[str, ...]:
+        """Return the evaluators to ask for a score of this round's model."""
+        here = self._connected - self._mute
+        return tuple(name for name in self._evaluators if name in here) if self._unscored else ()
+
+    def _draw(self, here: list[str]) -> tuple[str, ...]:
+        """Return whom to ask in the next round, of the data owners that are here."""
+        return draw_cohort(self._plan, here, self._round + 1)
 
     def _new_question(
         self, purpose: Purpose, number: int, cohort: tuple[str, ...], without: tuple[str, ...] = ()

@@ -88,7 +88,7 @@ def write_parties(recipe: Recipe, trust: Trust, run: Path, plan: OwnerPlan) -> C
         cards.append(card)
     charter = Charter(
         version=1,
-        federation=f"tertium demo {recipe.name}",
+        federation=recipe.federation or f"tertium demo {recipe.name}",
         serial=1,
         not_after=(datetime.now(UTC) + timedelta(days=DAYS)).replace(microsecond=0),
         rules=Rules(

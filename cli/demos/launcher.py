@@ -81,7 +81,12 @@ class _Child:
     """A party's process, and the threads that read what it prints."""
 
     def __init__(
-        self, member: Member, words: Sequence[str], folder: Path, lines: "queue.Queue[Line | _Exited]"
+        self,
+        member: Member,
+        words: Sequence[str],
+        folder: Path,
+        lines: "queue.Queue[Line | _Exited]",
+        modules: Path | None,
     ) -> None:
         self.member = member
         self.status: int | None = None
@@ -98,6 +103,7 @@ class _Child:
         self._process = subprocess.Popen(
             [sys.executable, "-m", "tertium", *words, "--json", "--until-stdin-closes"],
             cwd=folder,
+            env=_environment(modules),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -170,8 +176,10 @@ class _Child:
 class Launcher:
     """Runs every party of a demo, one act after the other."""
 
-    def __init__(self, members: Sequence[Member], folder: Path, charter: str) -> None:
+    def __init__(self, members: Sequence[Member], folder: Path, charter: str, *, modules: Path | None = None) -> None:
+        """`modules` is a folder from which the parties may import the module of their task."""
         self._members = members
+        self._modules = modules
         self._folder = folder
         self._charter = charter
         self._lines: queue.Queue[Line | _Exited] = queue.Queue(QUEUE)
@@ -181,6 +189,11 @@ class Launcher:
         self._silent = False
         self.pids: dict[str, int] = {}
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Whom it runs."""
+        return tuple(member.name for member in self._members)
+
     def act(self, watch: Watch, *, resume: bool) -> None:
         """Run every party to its end, and show `watch` what they print.
 
@@ -188,17 +201,21 @@ class Launcher:
             PartyFailed: a party ended before its work was done; names it.
             StoppedByOperator: a signal asked for an end. No process is left in either case.
         """
-        self._children, self._exits = {}, []
         try:
-            for member in self._members:
-                words = command(member, self._charter, resume=resume)
-                child = _Child(member, words, self._folder, self._lines)
-                self._children[member.name] = child
-                self.pids[member.name] = child.pid
+            self.start(resume=resume)
             self._follow(watch)
         finally:
-            self._stop(watch)
+            self.stop(watch)
         self._judge()
+
+    def start(self, *, resume: bool = False) -> None:
+        """Start every party; whoever calls this calls `stop` whatever happens."""
+        self._children, self._exits = {}, []
+        for member in self._members:
+            words = command(member, self._charter, resume=resume)
+            child = _Child(member, words, self._folder, self._lines, self._modules)
+            self._children[member.name] = child
+            self.pids[member.name] = child.pid
 
     def check(self) -> None:
         """Raise `StoppedByOperator` if a signal has asked for an end."""
@@ -223,10 +240,15 @@ class Launcher:
             for number, handler in before.items():
                 signal.signal(number, handler)
 
+    @property
+    def failure(self) -> str | None:
+        """A sentence about the party that failed first, if one has."""
+        return self._sentence() or None
+
     def _running(self) -> list[_Child]:
         return [child for child in self._children.values() if child.status is None]
 
-    def _take(self, watch: Watch, wait: float) -> bool:
+    def take(self, watch: Watch, wait: float) -> bool:
         """Handle one thing that happened; False if nothing did."""
         try:
             happened = self._lines.get(timeout=max(wait, 0.001))
@@ -248,7 +270,7 @@ class Launcher:
         while self._running():
             self.check()
             now = time.monotonic()
-            if self._take(watch, _POLL):
+            if self.take(watch, _POLL):
                 heard = now
             elif now - heard >= PATIENCE:
                 self._silent = True
@@ -261,7 +283,7 @@ class Launcher:
             if due is not None and now >= due:
                 return
 
-    def _stop(self, watch: Watch) -> None:
+    def stop(self, watch: Watch) -> None:
         """End what still runs: politely, then not. Never raises, since it runs on the way out of everything else."""
 
         def quietly(line: Line) -> None:
@@ -278,7 +300,7 @@ class Launcher:
                     child.send(step)
             until = time.monotonic() + seconds
             while self._running() and time.monotonic() < until:
-                self._take(quietly, _POLL)
+                self.take(quietly, _POLL)
         for child in self._children.values():
             child.forget()
 
@@ -315,6 +337,11 @@ def _pieces(stream: IO[bytes] | None) -> Iterator[str]:
     with contextlib.suppress(OSError, ValueError):
         while piece := stream.readline(LINE):
             yield piece.decode("utf-8", errors="replace").rstrip("\r\n")
+
+
+def _environment(modules: Path | None) -> dict[str, str]:
+    paths = [*([str(modules)] if modules is not None else []), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return {**os.environ, **({"PYTHONPATH": os.pathsep.join(paths)} if paths else {})}
 
 
 def _signal_name(number: int) -> str:

@@ -66,6 +66,8 @@ class Recipe:
     minimum_cohort: int
     unsafe_small_cohort: str | None = None
     needs: tuple[str, ...] = ("torch", "safetensors", "matplotlib")
+    federation: str = ""
+    """What its charter calls it; after the demo's name if empty."""
     closing: Callable[[Path], list[str]] | None = None
     """Lines about the finished model, from its file."""
 
