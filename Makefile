@@ -7,9 +7,9 @@ PACKAGES := $(shell sed -n '/^packages = \[/,/^\]/s/^ *"\(tertium\.[a-z_]*\)",/-
 
 # The tests start hundreds of short processes: none is to compile the package anew, nor to start BLAS threads that spin.
 unexport PYTHONDONTWRITEBYTECODE
-test mutants torture: export OPENBLAS_NUM_THREADS := 1
+test mutants long torture: export OPENBLAS_NUM_THREADS := 1
 
-.PHONY: demo test mutants notebook lint bench torture clean
+.PHONY: demo test mutants long notebook lint bench torture clean
 .DELETE_ON_ERROR:
 
 $(VENV)/demo.stamp: pyproject.toml constraints.txt
@@ -29,6 +29,10 @@ test: $(VENV)/dev.stamp
 
 mutants: $(VENV)/dev.stamp
 	TERTIUM_MUTANTS=1 $(BIN)/python -m pytest -n 3 tests/mutants tests/sequences/test_sequence_mutants.py $(ARGS)
+
+long: $(VENV)/dev.stamp
+	$(BIN)/python -m tertium.simulation.torture --seeds 200:700 --jobs 2
+	TERTIUM_TORTURE=1 $(BIN)/python -m pytest -n 3 tests/simulation/test_crash_points.py $(ARGS)
 
 notebook: $(VENV)/dev.stamp
 	TERTIUM_NOTEBOOK=1 $(BIN)/python -m pytest tests/notebook/test_tutorial_notebook.py $(ARGS)

@@ -15,11 +15,13 @@ from ..protocol.training import model_digest
 
 
 def draw_cohort(plan: OwnerPlan, here: list[str], number: int) -> tuple[str, ...]:
-    """Draw a round's cohort from who is connected.
+    """Draw a round's cohort from who is connected, or return whose turn it is.
 
     By an order anybody can repeat from seed and round. It binds nobody: a model owner that wants another cohort
     can ask for one, and what holds back a sum that would isolate somebody is the secure worker's release gate.
     """
+    if plan.turns:
+        return tuple(sorted(plan.turns[(number - 1) % len(plan.turns)]))
     if not plan.cohort or plan.cohort >= len(here):
         return tuple(sorted(here))
     seed, at = plan.seed.to_bytes(8, "big"), number.to_bytes(8, "big")

@@ -90,6 +90,10 @@ class Optimiser(_Line, frozen=True, forbid_unknown_fields=True):
     options: dict[str, Any] = msgspec.field(default_factory=dict)
 
 
+Turn = Annotated[tuple[Name, ...], Meta(min_length=1, max_length=limits.PARTIES)]
+"""Data owners that are asked together."""
+
+
 class OwnerPlan(_Line, frozen=True, forbid_unknown_fields=True):
     """What a model owner wants trained: the plan of each round, how many rounds, and how it uses the aggregate."""
 
@@ -110,6 +114,8 @@ class OwnerPlan(_Line, frozen=True, forbid_unknown_fields=True):
     seed: Annotated[int, Meta(ge=0, le=2**63 - 1)] = 0
     cohort: Annotated[int, Meta(ge=0, le=limits.PARTIES)] = 0
     """Data owners asked in a round, drawn anew for each; 0 asks all."""
+    turns: Annotated[tuple[Turn, ...], Meta(max_length=limits.PARTIES)] = ()
+    """Whom to ask in the first round, the second, and so on, and then from the start again; none draws cohorts."""
     optimiser: Optimiser | None = None
     """None sets or adds the mean directly."""
     reduction: Literal["mean", "sum"] = "mean"
@@ -121,6 +127,8 @@ class OwnerPlan(_Line, frozen=True, forbid_unknown_fields=True):
         super().__post_init__()
         if self.batches and self.epochs:
             raise SiteFileError("owner: names both batches and epochs; a round is measured in one of them")
+        if self.turns and self.cohort:
+            raise SiteFileError("owner: names both turns and a cohort; turns say whom to ask, a cohort is drawn")
 
     def learning_rate_at(self, index: int) -> float:
         """Return the learning rate of round `index`, counted from 0.
@@ -273,6 +281,16 @@ class Site(_Line, frozen=True, forbid_unknown_fields=True):
                 f"owner.cohort: {owner.cohort} is not between the charter's minimum of {charter.rules.minimum_cohort} "
                 f"and its {len(charter.data_owners)} data owners"
             )
+        known = {party.name for party in charter.data_owners}
+        for turn in owner.turns:
+            strangers = sorted(set(turn) - known)
+            if strangers:
+                raise SiteFileError(f"owner.turns: {strangers[0]} is no data owner of the charter")
+            if len(set(turn)) != len(turn) or len(turn) < charter.rules.minimum_cohort:
+                raise SiteFileError(
+                    f"owner.turns: {', '.join(turn)} is fewer than the charter's minimum of "
+                    f"{charter.rules.minimum_cohort}, or names somebody twice"
+                )
 
 
 def load_site(path: Path) -> Site:

@@ -20,6 +20,7 @@ import msgspec
 from ...crypto.errors import TertiumError
 from ...learning.centralised import train_centralised
 from ...learning.registry import load_task
+from ...learning.task import LocalUpdate
 from ...protocol.site import OwnerPlan
 from ...protocol.training import Score
 from ..errors import MISUSE, OK
@@ -37,6 +38,14 @@ class Question(msgspec.Struct, frozen=True):
     """First round and plan of each act."""
     owners: int
     seed: int
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """What came of it."""
+
+    score: Score
+    losses: tuple[float, ...]
+    """By round, the mean loss of its batches before each step, where the plans ask for the loss."""
 
 
 class Baseline:
@@ -75,13 +84,13 @@ class Baseline:
         """Whether the process has ended."""
         return self._process.poll() is not None
 
-    def score(self) -> Score | str:
-        """Return the score of a process that has ended, or a sentence that says why there is none."""
+    def answer(self) -> Answer | str:
+        """Return the answer of a process that has ended, or a sentence that says why there is none."""
         for reader in self._readers:
             reader.join(timeout=1.0)
         with contextlib.suppress(msgspec.MsgspecError):
             if self._process.returncode == 0:
-                return msgspec.json.decode(self._said[0], type=Score)
+                return msgspec.json.decode(self._said[0], type=Answer)
         words = self._said[1].decode(errors="replace").strip().splitlines()
         return words[-1] if words else f"it ended with status {self._process.returncode}"
 
@@ -101,13 +110,20 @@ class Baseline:
                 self._said[index] = stream.read()
 
 
-def answer(question: Question) -> Score:
-    """Train and return the final score; raises `SiteFileError` as the task does."""
+def answer(question: Question) -> Answer:
+    """Train and return the final score, and the losses on the way; raises `SiteFileError` as the task does."""
     plans = [
         plan.training_plan(number - 1) for first, plan in question.acts for number in range(first, plan.rounds + 1)
     ]
     task = load_task(question.factory, question.options)
-    return train_centralised(task, plans, owners=question.owners, seed=question.seed)
+    losses: list[float] = []
+
+    def note(number: int, update: LocalUpdate) -> None:
+        names = plans[number - 1].metrics
+        losses.extend(value for name, value in zip(names, update.metrics, strict=True) if name == "loss")
+
+    score = train_centralised(task, plans, owners=question.owners, seed=question.seed, each_update=note)
+    return Answer(score, tuple(losses))
 
 
 def main() -> int:
@@ -117,11 +133,11 @@ def main() -> int:
     line = sys.stdin.buffer.readline()
     threading.Thread(target=_end_with_stdin, name="stdin", daemon=True).start()
     try:
-        score = answer(msgspec.json.decode(line, type=Question))
+        found = answer(msgspec.json.decode(line, type=Question))
     except (TertiumError, msgspec.MsgspecError) as error:
         click.echo(str(error), err=True)
         return MISUSE
-    click.echo(msgspec.json.encode(score).decode())
+    click.echo(msgspec.json.encode(found).decode())
     return OK
 
 

@@ -105,8 +105,8 @@ WHERE_SHARES_GO = [
     *[(kind, "owner", name) for kind in SEATED_OWNER for name in ("Expect", "Permit", "Drop")],
 ]
 """In every mode but `trusted`, which `POINTS` is about."""
-RARE = () if TORTURE else ("plain", "replicated", "shamir", "one to spare")
-"""Kinds in which a crash at every point is tried by `make torture` only; the seeds crash in them everywhere."""
+RARE = () if TORTURE else ("two", "three", "plain", "replicated", "shamir", "one to spare")
+"""Kinds in which a crash at every point is tried by `make long` only; the seeds crash in them everywhere."""
 AMONG = [each for each in WHERE_SHARES_GO if each[0] not in ("trusted", *RARE)]
 
 
