@@ -113,7 +113,7 @@ class ModelOwner(VerifyingOwner):
             self._asking = self._ask(self._new_question(Purpose.EVALUATE, self._round, scorers), now)
             self._invite(now)
             return
-        if self._unfinished is not None or self._round < self._wanted:
+        if self._unfinished is not None or self._round < self._last_round:
             self._ask_round(now)
             return
         self._store.finish(self._model)

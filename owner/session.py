@@ -127,7 +127,7 @@ class OwnerSession(MissingHolders):
         self._nonce = session.owner_nonce
         self._nonces = {name: session.holder_nonces[name] for name in self._holders if name in session.holder_nonces}
         self._session = session_id(self.charter.digest, session.owner_nonce, tuple(self._nonces.values()))
-        if self._round >= self._wanted:
+        if self._round >= self._last_round:
             # Nothing is left but to say goodbye again, to who is still there.
             self._deadline = now + limits.ABSENCE
         self._pending = self._memory.question()
@@ -141,12 +141,12 @@ class OwnerSession(MissingHolders):
             self._unfinished, self._pending = self._pending[0], None
 
     @property
-    def _wanted(self) -> int:
+    def _last_round(self) -> int:
         """After which round there is nothing more to do."""
         return self._plan.rounds
 
     def _reached(self, model: bytes) -> ReachedKept:
-        return ReachedKept(self._round, model, self._store.place, self._round >= self._wanted)
+        return ReachedKept(self._round, model, self._store.place, self._round >= self._last_round)
 
     def _note_model(self, model: bytes, contributors: tuple[str, ...] = ()) -> None:
         view, size = self.exchange.view, len(self._model.to_bytes())
@@ -436,7 +436,7 @@ class OwnerSession(MissingHolders):
 
     def _start_without(self, now: float) -> None:
         """At the join deadline, begin with who is here if that is enough."""
-        done = self._round >= self._wanted
+        done = self._round >= self._last_round
         if self._session is not None and (done or (self._pending is not None and self._holders_here)):
             # What is left is between us and the holders, or with nobody.
             self._open_session(now)

@@ -79,13 +79,13 @@ class SteppedOwner(ModelOwner):
         super().tick(now)
 
     @property
-    def _wanted(self) -> int:
+    def _last_round(self) -> int:
         return self._asked_for
 
     @property
     def _busy(self) -> bool:
         """Whether a round that was asked for is not there yet."""
-        return self._round < self._wanted or self._unfinished is not None or self._pending is not None
+        return self._round < self._last_round or self._unfinished is not None or self._pending is not None
 
     def _next(self, now: float) -> None:
         if self._busy or self._scorers() or self._ends:
