@@ -18,8 +18,8 @@ from .exhibits import Shown
 from .facts import At, Facts
 from .findings import Findings
 from .pairing import about
-from .proofs import names
 from .report import Kind, Severity
+from .words import names
 
 T = TypeVar("T", bound=Statement)
 

@@ -10,6 +10,7 @@ from .order import Place, in_order
 from .outcomes import cosigners, last_check
 from .releases import released
 from .report import AbortLine, Attempt, Release, Step
+from .words import spoken
 
 MOST_STEPS: Final = 20_000
 """Steps of all attempts together; a diagram of more shows nothing to anybody."""
@@ -108,7 +109,7 @@ def _step(facts: Facts, key: _Key, ends: dict[Act, At]) -> Step:
     label = shown[0].label if shown else LABELS.get(entry.data)
     places = {act: at.ref for act, at in ends.items()}
     return Step(
-        what=label.value.removeprefix("tertium/1 ") if label is not None else entry.data.value,
+        what=spoken(label) if label is not None else entry.data.value,
         data=entry.data.value,
         sender=sender,
         recipient=recipient,

@@ -1,4 +1,4 @@
-"""What a capture of packets shows beside the ledgers, as frozen values of a report. Nothing here computes."""
+"""What a capture of packets shows beside the ledgers, as frozen values of a report; they are counted in `wire.py`."""
 
 from typing import Literal
 
@@ -53,6 +53,12 @@ class Transfer(msgspec.Struct, frozen=True):
     opened: int | None
     """The recipient's, of reading it; none where the transfer was broken off or what came was refused."""
     connections: tuple[Carried, ...]
+
+    @property
+    def matched(self) -> bool:
+        """Whether its whole body is in the capture, and both ends have it on record."""
+        whole = any(each.state == "whole" for each in self.connections)
+        return whole and self.sent is not None and self.received is not None
 
 
 class Stray(msgspec.Struct, frozen=True):

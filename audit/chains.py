@@ -2,7 +2,6 @@
 
 from collections import defaultdict
 
-from ..crypto.merkle import Tree
 from ..protocol.codec import decode_as
 from ..protocol.ledger import Act, Checkpoint
 from ..protocol.messages import Signed
@@ -20,7 +19,7 @@ def check(findings: Findings) -> None:
     """Hold every ledger to every checkpoint of its party, and every entry to what it names."""
     facts = findings.facts
     for name, why in facts.run.broken.items():
-        findings.note(Kind.BROKEN_LEDGER, Severity.VIOLATION, f"the ledger of {name} cannot be one: {why}", party=name)
+        findings.note(Kind.BROKEN_LEDGER, Severity.VIOLATION, why, party=name)
     known = _checkpoints(facts)
     for party in facts.charter.parties:
         _forks(findings, known[party.name])
@@ -61,7 +60,7 @@ def _hold(findings: Findings, given: Given, known: list[tuple[Shown, Checkpoint]
         findings.take_checkpoint(name, given.checkpoint[0])
     wrong: list[tuple[Shown, Checkpoint]] = []
     for shown, said in known:
-        if said.size <= file.size and _root(given, said.size) == said.root:
+        if said.size <= file.size and file.root(said.size) == said.root:
             findings.take_checkpoint(name, _signed(shown))
         else:
             wrong.append((shown, said))
@@ -77,7 +76,7 @@ def _hold(findings: Findings, given: Given, known: list[tuple[Shown, Checkpoint]
             growth = Growth(
                 older=_signed(shown),
                 newer=newer[0],
-                root=_root(given, said.size),
+                root=file.root(said.size),
                 proof=tuple(file.consistency_proof(said.size, newer[1].size)),
             )
             text = f"{name} signed for {said.size} entries, and its ledger has others"
@@ -85,10 +84,6 @@ def _hold(findings: Findings, given: Given, known: list[tuple[Shown, Checkpoint]
         else:
             text = f"{name} signed for {said.size} entries, and its ledger is not what it signed for"
             findings.prove(kind, name, text, exhibits=(shown,), log_of=name)
-
-
-def _root(given: Given, size: int) -> bytes:
-    return given.file.root(size) if size else Tree().root()
 
 
 def _signed(shown: Shown) -> Signed:

@@ -19,6 +19,7 @@ from .findings import Findings
 from .knowledge import Knowledge, Sum
 from .rank import Form, computable
 from .report import Exposure, How, Kind, Severity
+from .words import worked_out
 
 LARGEST: Final = 6
 MOST_GROUPS: Final = 1024
@@ -172,19 +173,6 @@ def _computable(forms: frozenset[Form], known: frozenset[str]) -> frozenset[str]
     return computable(forms, known)
 
 
-_TEXTS: Final = {
-    How.MODE: "can read each update of {whose}: {why}",
-    How.OTHERS: "can work out the update of {whose}: all others of a released sum, and the sum",
-    How.SUMS: "can work out the update of {whose} from several released sums over one model",
-    How.ACROSS: "could estimate the update of {whose} from sums over different models, if its updates are alike",
-    How.TWO_LEFT: "can reduce a released sum to the updates of {whose} and one other",
-}
-
-
-def _listed(who: Group) -> str:
-    return who[0] if len(who) == 1 else f"{', '.join(who[:-1])} with {who[-1]}"
-
-
 def exposures(findings: Findings, together: Together, reaches: list[Reach], left_out: list[str]) -> list[Exposure]:
     """Return the smallest groups that can read each update, the strongest way of each; note what no mode owns up to."""
     out: list[Exposure] = []
@@ -197,9 +185,7 @@ def exposures(findings: Findings, together: Together, reaches: list[Reach], left
                 continue
             smaller[whose].append((group, strength))
             allowed = together.allowed(reach.who, reading)
-            why = "a collusion set of the mode" if allowed else "it has what the mode does not give it"
-            said = _TEXTS[reading.how].format(whose=whose, why=why)
-            text = f"{_listed(reach.who)} {said}"
+            text = worked_out(reach.who, (whose,), reading.how, allowed=allowed)
             out.append(Exposure(reach.who, whose, reading.how, allowed, tuple(sorted(reading.rounds)), text))
             if not allowed and reading.how in (How.SUMS, How.OTHERS):
                 party = reach.who[0] if len(reach.who) == 1 else None

@@ -6,7 +6,7 @@ from ..protocol.charter import Mode
 from ..protocol.ledger import OF_ONE, Act, DataClass
 from ..protocol.messages import CloseList
 from .access import forbidden
-from .facts import At
+from .facts import MOST_REFS, At
 from .findings import Findings
 from .proofs import misstated
 from .report import Kind, Retention
@@ -72,7 +72,7 @@ def retention(findings: Findings) -> tuple[Retention, ...]:
                 erased[data] |= set(at.entry.derived_from)
         for data, places in taken.items():
             left = tuple(at.ref for sequence, at in places.items() if sequence not in erased[data])
-            out.append(Retention(party, data.value, len(places), len(places) - len(left), left[:256]))
+            out.append(Retention(party, data.value, len(places), len(places) - len(left), left[:MOST_REFS]))
     return tuple(out)
 
 

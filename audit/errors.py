@@ -1,4 +1,4 @@
-"""Why there is nothing to audit, or a file of evidence shows nothing."""
+"""Why there is nothing to audit, what cannot be read or written of it, and why a file of evidence shows nothing."""
 
 from ..crypto.errors import Misbehaviour, Misuse
 

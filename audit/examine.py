@@ -25,7 +25,7 @@ from .coalitions import Together, exposures, groups
 from .errors import UnusableEvidence
 from .evidence import SUFFIX, Bundle, write
 from .facts import Facts, join
-from .findings import Findings, Found
+from .findings import Findings, by_weight
 from .knowledge import gather
 from .matrix import fit, rows
 from .outcomes import refusals
@@ -79,7 +79,7 @@ def examine(run: Run) -> Audit:
     exposed = exposures(findings, together, reaches, left_out)
     single = [reach for reach in reaches if len(reach.who) == 1]
     several = [reach for reach in reaches if len(reach.who) > 1]
-    found = _sorted(findings.found)
+    found = by_weight(findings.found)
     rules, charter = facts.charter.rules, facts.charter
     report = Report(
         version=VERSION,
@@ -119,11 +119,6 @@ def _in_order(facts: Facts) -> tuple[str, ...]:
     charter = facts.charter
     roles = ((charter.model_owner,), charter.secure_workers, charter.data_owners, charter.evaluators)
     return tuple(party.name for each in roles for party in each)
-
-
-def _sorted(found: list[Found]) -> list[Found]:
-    weights = tuple(Severity)
-    return sorted(found, key=lambda each: weights.index(each.finding.severity))
 
 
 def _parties(findings: Findings) -> tuple[PartyFacts, ...]:

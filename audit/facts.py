@@ -15,6 +15,7 @@ from .report import Ref
 
 T = TypeVar("T", bound=Statement)
 MOST_REFS: Final = 256
+"""Entries that one finding, cell or line names."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class At:
 
 
 def refs(places: Iterable[At]) -> tuple[Ref, ...]:
-    """Return entries as a report names them, 256 at most."""
+    """Return entries as a report names them, the first `MOST_REFS`."""
     return tuple(at.ref for at in list(places)[:MOST_REFS])
 
 

@@ -140,6 +140,12 @@ class Findings:
             known.sort(key=lambda pair: pair[1].size)
 
 
+def by_weight(found: Iterable[Found]) -> list[Found]:
+    """Return findings with violations first, then anomalies, then notices."""
+    weights = tuple(Severity)
+    return sorted(found, key=lambda each: weights.index(each.finding.severity))
+
+
 def as_shown(signed: Signed, said: Checkpoint) -> Shown:
     """Return a verified checkpoint as what lies beside a ledger."""
     exhibit = Exhibit.of_statement(Label.CHECKPOINT, signed)

@@ -10,8 +10,8 @@ from ..protocol.messages import Abort, CloseList, OpenRound, Purpose, Receipt, R
 from .exhibits import Shown
 from .facts import At, Facts, refs
 from .findings import Findings
-from .proofs import names, where
 from .report import Kind, Refusal, Severity
+from .words import names, where
 
 Slot = tuple[bytes, int]
 """Session and round."""
@@ -54,8 +54,7 @@ def _accuses(facts: Facts, at: At) -> bool:
 
 def where_of(abort: Abort) -> str:
     """Return round and attempt of an abort, in words; one of a whole session has neither."""
-    again = f", attempt {abort.attempt + 1}" if abort.attempt else ""
-    return f"round {abort.round}{again}" if abort.round else "the session"
+    return where(abort) if abort.round else "the session"
 
 
 def last_check(facts: Facts, open_round: bytes) -> tuple[Shown, SumCheck] | None:

@@ -13,14 +13,17 @@ from pathlib import Path
 from typing import Final
 
 from ..crypto.files import reason, replace_file
+from ..protocol.charter import Mode
 from . import page_matrix, page_parts
 from .errors import UnwritablePage
-from .page_html import Child, Html, el, join, plural
+from .page_html import Child, Html, el, join
 from .page_proofs import Entries, Proofs
 from .page_sequence import sequences
 from .page_style import CSS
+from .page_wire import wire
 from .reading import Run
 from .report import Report, Severity
+from .words import names, plural
 
 _VERDICTS: Final = {
     "clean": ("✓", "Clean", "good"),
@@ -45,7 +48,8 @@ def entries_of(run: Run) -> Entries:
 def draw(report: Report, entries: Entries) -> str:
     """Return the page of a report; `entries` are of the same run."""
     proofs = Proofs(entries)
-    sections: tuple[tuple[str, str, Html], ...] = (
+    capture = report.capture
+    sections: tuple[tuple[str, str, Html | None], ...] = (
         ("run", "The run", page_parts.facts(report)),
         ("matrix", "Who has what of whom", page_matrix.matrix(report, proofs)),
         ("findings", "Violations and anomalies", page_parts.findings(report, proofs)),
@@ -55,11 +59,13 @@ def draw(report: Report, entries: Entries) -> str:
         ("attempts", "Attempts", page_parts.attempts(report)),
         ("refusals", "Refusals", page_parts.refusals(report, proofs)),
         ("retention", "Retention and erasure", page_parts.retention(report, entries)),
+        ("wire", "The wire", None if capture is None else wire(capture)),
         ("exposure", "Residual exposure", page_parts.exposure(report)),
         ("cannot-show", "What this audit cannot show", page_parts.cannot_show(report)),
+        ("words", "What the words mean", page_parts.words()),
     )
-    made = [_section(*each) for each in sections]
-    contents = (("verdict", "Verdict"), *((key, title) for key, title, _ in sections))
+    made = [_section(key, title, content) for key, title, content in sections if content is not None]
+    contents = (("verdict", "Verdict"), *((key, title) for key, title, content in sections if content is not None))
     panels = el(
         "div",
         el("p", "The entries behind the cells", class_="appendix", aria_hidden="true"),
@@ -87,18 +93,24 @@ def _verdict(report: Report) -> Html:
     missing = [party.name for party in report.parties if not party.given]
     if violations:
         by = sorted({each.party for each in violations if each.party is not None})
-        first = f"{plural(len(violations), 'violation')} found" + (f", by {', '.join(by)}." if by else ".")
+        first = f"{plural(len(violations), 'violation')} on record" + (f", by {names(by)}." if by else ".")
     else:
         first = "No violation is on record."
     lines: list[Child] = [el("p", first, class_="said")]
+    if report.mode == Mode.PLAIN.value:
+        told = "Mode plain is always a violation, although the charter allows it: the model owner reads each update."
+        lines.append(el("p", told))
     if missing:
-        told = f"{len(missing)} of {len(report.parties)} ledgers cannot be looked at: {', '.join(missing[:12])}"
+        told = f"{len(missing)} of {len(report.parties)} ledgers could not be looked at: {names(missing[:12])}"
         more = f" and {len(missing) - 12} more" if len(missing) > 12 else ""
         lines.append(el("p", f"{told}{more}. What only they show is not in this verdict."))
     known = sorted({who for each in report.replays for who in each.known})
     if known:
         told = f"Sums were added up again: whoever made this audit knows updates, or shares of them, of {len(known)} "
         lines.append(el("p", told, "data owners now; ", el("a", "whose", href="#sums-replayed"), "."))
+    if report.capture is not None:
+        told = "A capture of packets was held against the ledgers: "
+        lines.append(el("p", told, el("a", "what was on the wire", href="#wire"), "."))
     counts = f"{plural(len(anomalies), 'anomaly', 'anomalies')}, {plural(len(notices), 'notice')}"
     rounds = len({(each.session, each.round) for each in report.attempts if each.purpose == "train"})
     entries = sum(party.entries for party in report.parties)

@@ -66,16 +66,26 @@ def el(tag: str, *children: Child, **attributes: object) -> Html:
 
 
 def table(
-    caption: str, heads: Sequence[str], rows: Sequence[Sequence[Child]], *, class_: str = "", most: int = 0
+    caption: str,
+    heads: Sequence[str],
+    rows: Sequence[Sequence[Child]],
+    *,
+    class_: str = "",
+    most: int = 0,
+    bulk: bool = False,
 ) -> Html:
-    """Return a table whose first column names the row; with `most`, rows beyond that stand folded below it."""
+    """Return a table whose first column names the row.
+
+    With `most`, rows beyond that stand folded below it; with `bulk` those are not printed.
+    """
     shown = rows[:most] if most and len(rows) > most + 2 else rows
     rest = rows[len(shown) :]
     first = _table(caption, heads, shown, class_)
     if not rest:
         return first
     more = f"{len(rest)} more of {len(rows)}"
-    return join(first, el("details", el("summary", more), _table(f"{caption}, the rest", heads, rest, class_)))
+    folded = _table(f"{caption}, the rest", heads, rest, class_)
+    return join(first, el("details", el("summary", more), folded, class_="bulk" if bulk else None))
 
 
 def _table(caption: str, heads: Sequence[str], rows: Sequence[Sequence[Child]], class_: str) -> Html:
@@ -101,8 +111,3 @@ def listed(names: Iterable[str], nobody: str = "nobody", most: int = 12) -> Html
 def name(value: str) -> Html:
     """Return the name of a party, set apart from what stands around it."""
     return el("bdi", value, class_="name")
-
-
-def plural(number: int, one: str, many: str = "") -> str:
-    """Return a number with its word."""
-    return f"{number:,} {one if number == 1 else many or one + 's'}"

@@ -9,18 +9,19 @@ Rules of the file:
 
 from typing import Final
 
-from .page_html import Child, Html, el, join, listed, name, plural
+from .page_html import Child, Html, el, join, listed, name
 from .page_proofs import Proofs
 from .report import Access, Cell, Level, Report, Row, Severity
+from .words import plural
 
 MOST_CELLS: Final = 6_000
 _MEANS: Final = {
     Level.NONE: "nothing of this data owner is in the ledgers that were given, for this party",
     Level.CIPHERTEXT: "sealed bytes went to it, and no opening is on record",
-    Level.SHARE: "it opened one share or some; they say nothing without the others",
-    Level.AGGREGATE: "it knows a sum; so many updates in it are unknown to it, this one among them",
+    Level.SHARE: "it opened one share, or several; they say nothing without the others",
+    Level.AGGREGATE: "it knows a sum in which so many updates, this one too, are unknown to it: the fewer, the closer",
     Level.PLAINTEXT: "it could read the update: opened, put together from shares, or worked out from sums",
-    Level.OWN: "it is its own",
+    Level.OWN: "the update is its own",
 }
 _SHAPES: Final = {
     # A disc that fills: nothing, a ring with a bar, a quarter, a half, all; and a dot for what is one's own.
@@ -88,7 +89,7 @@ def _row(row: Row, kinds: dict[str, str], wrong: set[str], proofs: Proofs) -> tu
     if bad:
         head.append(el("a", "✗ violation", href="#findings", class_="flag bad"))
     if not row.given:
-        head.append(el("span", "ledger not given", class_="flag"))
+        head.append(el("span", "without its ledger", class_="flag"))
     cells = [(_class(cell.level), _party_cell(who, cell, proofs)) for cell in row.cells]
     return join(*head), cells, bad
 
@@ -151,7 +152,9 @@ def _coalitions(report: Report, proofs: Proofs) -> Html:
     for size, rows in by_size.items():
         drawn = [
             (
-                join(listed(row.who), None if row.given else el("span", "not all ledgers given", class_="flag")),
+                join(
+                    listed(row.who), None if row.given else el("span", "without some of their ledgers", class_="flag")
+                ),
                 [(_class(cell.level), _group_cell(cell, proofs)) for cell in row.cells],
                 False,
             )

@@ -11,10 +11,12 @@ from typing import Final
 
 from ..crypto.sharing.naming import CONTRIBUTORS, NOT_STOPPED, REMEDY
 from ..protocol.ledger import Act
-from .page_html import Child, Html, el, join, listed, name, plural, table, text
+from .glossary import TERMS
+from .page_html import Child, Html, el, join, listed, name, table, text
 from .page_proofs import Entries, Proofs, ranges, short
 from .page_sequence import titled
 from .report import Attempt, Exposure, Finding, How, PartyFacts, Report, Severity
+from .words import plural, where
 
 _ROWS: Final = 20
 NOTHING: Final = "\N{EN DASH}"
@@ -34,6 +36,14 @@ _OUTCOMES: Final = {
     "different": ("✗", "different", "bad"),
     "not replayed": (NOTHING, "not replayed", "plain"),
 }
+_REACHED: Final = {
+    How.MODE: ("can read each update of", "in rounds"),
+    How.OTHERS: ("can work out the update of", "in rounds"),
+    How.SUMS: ("can work out the update of", "in rounds"),
+    How.ACROSS: ("could estimate the update of", "in rounds"),
+    How.TWO_LEFT: ("know a sum of two, in which is that of", "for instance in round"),
+}
+"""By way: what a group can do, and when, as the heads of two columns."""
 _WEIGHTS: Final = {Severity.VIOLATION: ("✗", "bad"), Severity.ANOMALY: ("!", "warn"), Severity.NOTICE: ("i", "plain")}
 
 
@@ -55,7 +65,7 @@ def facts(report: Report) -> Html:
         ("Mode", join(el("strong", report.mode), f" (scheme {report.scheme}). ", MODES.get(report.mode, ""))),
         ("Who holds updates or shares", listed(report.holders)),
         ("Who can read one update", join(_collusion(report), el("div", CONTRIBUTORS, class_="quiet"))),
-        ("Smallest cohort", f"{report.minimum_cohort} contributors a sum, at least"),
+        ("Smallest cohort", f"at least {report.minimum_cohort} contributors in each sum"),
         ("Rounds", f"{len(rounds)}, in {plural(len(_training(report)), 'attempt')}" + evaluated),
         ("Ledgers", f"{given} of {len(report.parties)} given, {sum(p.entries for p in report.parties):,} entries"),
     )
@@ -71,8 +81,9 @@ def facts(report: Report) -> Html:
         ),
         el(
             "p",
-            "Held by others up to: as many entries are under a checkpoint, signed by the party, that somebody else "
-            "holds. What comes after them could have been changed without a trace.",
+            "Held by others up to: for so many entries somebody else holds a checkpoint that the party signed. What "
+            "comes after them could have been changed without a trace. Root: the digest of the whole ledger, by which "
+            "two copies of it are told apart.",
             class_="quiet",
         ),
     )
@@ -91,7 +102,7 @@ def _collusion(report: Report) -> Html:
 
 
 def _party(party: PartyFacts) -> list[Child]:
-    given = mark("✓", "given", "good") if party.given else join(mark("!", "not given", "warn"), " ", party.why_not)
+    given = mark("✓", "given", "good") if party.given else join(mark("!", "not looked at", "warn"), " ", party.why_not)
     root = el("code", party.root, class_="long") if party.root else NOTHING
     number = [f"{party.entries:,}", f"{party.vouched:,}"] if party.given else [NOTHING, NOTHING]
     return [name(party.name), party.role, party.organisation or NOTHING, given, *number, root]
@@ -138,7 +149,7 @@ def _finding(found: Finding, proofs: Proofs) -> Html:
     if found.others:
         about += ["Concerned: ", listed(found.others), ". "]
     if found.round:
-        about.append(f"Round {found.round}" + (f", attempt {found.attempt + 1}. " if found.attempt else ". "))
+        about.append(f"{where(found).capitalize()}. ")
     evidence: Child = None
     if found.evidence is not None:
         command = f"tertium evidence verify {found.evidence} --charter charter.toml"
@@ -202,9 +213,8 @@ def _replays(report: Report) -> Html | None:
     known = sorted({who for each in report.replays for who in each.known})
     rows: list[list[Child]] = []
     for each in report.replays:
-        again = f", attempt {each.attempt + 1}" if each.attempt else ""
         state = mark(*_OUTCOMES[each.outcome])
-        rows.append([f"Round {each.round}{again}", state, each.text, listed(each.known)])
+        rows.append([where(each).capitalize(), state, each.text, listed(each.known)])
     warned = join(mark("!", "Known to the auditor now", "warn"), " updates, or shares of them, of ", listed(known))
     return join(
         el("h3", "Added up again from what was opened", id="sums-replayed"),
@@ -328,10 +338,8 @@ def exposure(report: Report) -> Html:
         parts.append(
             el("h3", how.value[0].upper() + how.value[1:], id=f"exposure-{how.name.lower().replace('_', '-')}")
         )
-        rows = [_exposed(each) for each in _joined(found)]
-        parts.append(
-            table(f"By this way: {how.value}", ["all of", "can read of", "in rounds", "state"], rows, most=_ROWS)
-        )
+        rows = [_exposed(how, *each) for each in _joined(found)]
+        parts.append(table(f"By this way: {how.value}", ["all of", *_REACHED[how], "state"], rows, most=_ROWS))
     if not report.exposures:
         parts.append(el("p", "No group that was looked at can work out an update."))
     parts.append(el("h3", "What no mode stops", id="exposure-always"))
@@ -349,9 +357,9 @@ def _joined(found: list[Exposure]) -> list[tuple[tuple[str, ...], list[str], set
     return [(who, whose, rounds, allowed) for (who, allowed), (whose, rounds) in by_group.items()]
 
 
-def _exposed(line: tuple[tuple[str, ...], list[str], set[int], bool]) -> list[Child]:
-    who, whose, rounds, allowed = line
-    state = mark("i", "as the mode says", "plain") if allowed else mark("✗", "not by the mode", "bad")
+def _exposed(how: How, who: tuple[str, ...], whose: list[str], rounds: set[int], allowed: bool) -> list[Child]:
+    no_violation = "as the mode says" if how is How.MODE else "no mode stops it"
+    state = mark("i", no_violation, "plain") if allowed else mark("✗", "not by the mode", "bad")
     return [listed(who), listed(whose), _rounds(rounds) if rounds else NOTHING, state]
 
 
@@ -362,3 +370,8 @@ def cannot_show(report: Report) -> Html:
         parts.append(el("h3", "Left out of this report", id="left-out"))
         parts.append(el("ul", [el("li", each) for each in report.left_out]))
     return join(*parts)
+
+
+def words() -> Html:
+    """Return what the words of the page mean."""
+    return el("dl", [el("div", el("dt", word), el("dd", means)) for word, means in TERMS], class_="facts")

@@ -12,8 +12,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 from ..protocol.ledger import Act, DataClass, LedgerEntry
-from .page_html import Child, Html, el, join, name, plural, text
+from .page_html import Child, Html, el, join, name, text
 from .report import Ref
+from .words import plural, where
 
 Entries = Mapping[str, Sequence[LedgerEntry]]
 """By party: the entries of its ledger."""
@@ -32,8 +33,7 @@ def told(entry: LedgerEntry) -> Html:
     if entry.peer is not None:
         said += [" to " if entry.act in (Act.SENT, Act.RELEASED) else " from ", el("bdi", entry.peer)]
     if entry.round:
-        again = f", attempt {entry.attempt + 1}" if entry.attempt else ""
-        said += [f", round {entry.round}{again}"]
+        said += [", ", where(entry)]
     if entry.payload:
         said += [f", {entry.payload:,} bytes"]
     if entry.code:

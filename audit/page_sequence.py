@@ -14,9 +14,10 @@ from typing import Final
 
 from ..protocol.ledger import Act, DataClass, LedgerEntry
 from .order import Place, in_order
-from .page_html import Child, Html, el, join, plural, table
+from .page_html import Child, Html, el, join, table
 from .page_proofs import Entries, ranges
 from .report import Attempt, Ref, Report, Severity, Step
+from .words import plural, where
 
 MOST_STEPS: Final = 2_000
 """Steps of all diagrams together."""
@@ -114,8 +115,7 @@ def sequences(report: Report, entries: Entries) -> Html:
 
 def titled(attempt: Attempt) -> str:
     """Return which attempt this is."""
-    again = f", attempt {attempt.attempt + 1}" if attempt.attempt else ""
-    return f"Round {attempt.round}{again}" + (" (evaluation)" if attempt.purpose == "evaluate" else "")
+    return where(attempt).capitalize() + (" (evaluation)" if attempt.purpose == "evaluate" else "")
 
 
 def _state(attempt: Attempt) -> str:

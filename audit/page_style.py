@@ -4,7 +4,8 @@ Rules of the file:
 - Text has a contrast of at least 4.5 to 1 on what it stands on, in light and in dark; a state is never said by its
   colour alone. The tints of the matrix go from grey over blue and yellow to vermilion, which every kind of sight tells
   apart, and their order is in the shapes too.
-- On paper everything that is folded is open, but for what is marked `bulk`: other rounds, coalitions, notices.
+- On paper everything that is folded is open, but for what is marked `bulk`: other rounds, coalitions, notices, and of
+  a capture the connections after the first.
 - Nothing is fetched: no font, no image, no import.
 """
 

@@ -13,6 +13,7 @@ from .facts import At, Facts
 from .findings import Findings
 from .proofs import DURABLE
 from .report import Kind, Severity
+from .words import spoken
 
 _GOT = (Act.RECEIVED, Act.OPENED)
 
@@ -46,7 +47,7 @@ def _denied_sendings(findings: Findings) -> None:
     for party, all_shown in unsent.items():
         strong = [shown for shown in all_shown if shown.label in DURABLE]
         shown = (strong or all_shown)[0]
-        what = shown.label.value.removeprefix("tertium/1 ")
+        what = spoken(shown.label)
         text = (
             f"{party} signed a {what} that its ledger does not have as sent, which lies beside the ledger of "
             f"{', '.join(sorted(facts.holders_of[shown.subject, party]))}; {len(all_shown)} such in all"

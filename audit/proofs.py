@@ -20,6 +20,7 @@ from .errors import NotShown
 from .evidence import Case, Proven
 from .exhibits import Shown
 from .report import Kind
+from .words import names, spoken, where
 
 T = TypeVar("T", bound=Statement)
 _List = CloseList | HolderList
@@ -42,17 +43,6 @@ def _question(case: Case, open_round: bytes) -> OpenRound:
         if shown.subject == open_round:
             return question
     raise NotShown("the question that this is about is not there")
-
-
-def where(question: OpenRound | Header | LedgerEntry) -> str:
-    """Return round and attempt as a sentence names them."""
-    again = f", attempt {question.attempt + 1}" if question.attempt else ""
-    return f"round {question.round}{again}"
-
-
-def names(party: tuple[str, ...] | list[str]) -> str:
-    """Return names as a sentence lists them."""
-    return ", ".join(party) or "nobody"
 
 
 # --- ledgers
@@ -132,7 +122,7 @@ def denied_sending(case: Case) -> Proven:
         passed = _goes_on_after(case, about.session, about.round, about.attempt)
         if passed and not _noted(case, (Act.SENT,), shown.subject):
             to = _addressee(shown.content)
-            what = shown.label.value.removeprefix("tertium/1 ")
+            what = spoken(shown.label)
             return Proven(
                 shown.signer,
                 f"{shown.signer} signed a {what} for {to} in {where(about)}, and its ledger, which goes on after that, "
@@ -336,7 +326,7 @@ def misstated(party: str, entry: LedgerEntry, header: Header) -> str | None:
     if (party, entry.peer) != (ours, theirs):
         return f"it was sealed by {header.sender} for {header.recipient}"
     if LABELS.get(entry.data) is not header.label:
-        return f"it holds a {header.label.value.removeprefix('tertium/1 ')}, not a {entry.data.value}"
+        return f"it holds a {spoken(header.label)}, not a {entry.data.value}"
     if (entry.session, entry.round, entry.attempt) != (header.session, header.round, header.attempt):
         return f"it is of {where(header)}"
     if header.label is Label.CONTRIBUTION and entry.whose != (header.sender,):

@@ -8,6 +8,7 @@ Rules of the file:
 - Nothing is believed: the charter must be signed by all, a ledger passes the checks of `ledger_file.py`, an exhibit
   those of `exhibits.py`. What fails there becomes a note about one party, never the end of the audit.
 - Only a charter that cannot be used, or not one usable ledger, is an `UnusableRun`.
+- A file is named by its place in the folder: a report is sent to others, and says nothing of the auditor's machine.
 - A journal goes on under the next charter. What is of another one than was given is neither believed nor held against
   anybody; its entries are counted, and stand for nothing but that something was sent.
 - An exhibit that is of no entry is none: it was put there by whoever had the file. It still counts where it is signed,
@@ -15,6 +16,7 @@ Rules of the file:
 """
 
 import contextlib
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,9 +31,11 @@ from ..protocol.messages import Signed
 from ..protocol.openings import OpeningFiles
 from .errors import UnusableRun
 from .exhibits import Shown, is_of
+from .words import spoken
 
 PLACES = ("{name}/state/journal.db", "{name}/journal.db", "{name}.db")
 OPENINGS = ("{name}/state/openings", "{name}/openings")
+NOT_GIVEN = "its ledger was not given"
 
 
 @dataclass
@@ -76,6 +80,8 @@ def read_run(folder: Path, charter_path: Path | None = None) -> Iterator[Run]:
     if not folder.is_dir():
         raise UnusableRun(f"{folder} is not a folder: name the one that holds charter.toml and a folder a party")
     path = charter_path or folder / "charter.toml"
+    if charter_path is None and not path.exists():
+        raise UnusableRun(f"{folder} has no charter.toml: name the folder that holds it, or it with --charter")
     charter = load(path)
     require_signed(charter, path)
     openings = {each.name: [folder / place.format(name=each.name) for place in OPENINGS] for each in charter.parties}
@@ -86,14 +92,15 @@ def read_run(folder: Path, charter_path: Path | None = None) -> Iterator[Run]:
             try:
                 file = _find(folder, party.name)
                 if file is None:
-                    run.missing[party.name] = "its ledger was not given"
+                    run.missing[party.name] = NOT_GIVEN
                     continue
                 files.enter_context(file)
-                run.given[party.name] = _read(charter, file, known)
+                given = run.given[party.name] = _read(charter, file, known)
+                given.wrong = [_within(folder, each) for each in given.wrong]
             except JournalError as error:
-                run.missing[party.name] = str(error)
+                run.missing[party.name] = _within(folder, str(error))
             except BrokenLedger as error:
-                run.missing[party.name] = run.broken[party.name] = error.reason
+                run.missing[party.name] = run.broken[party.name] = _within(folder, error.reason)
         if not run.given and not run.broken:
             raise UnusableRun(f"{folder} has no ledger of this charter's parties: {_first(run.missing)}")
         yield run
@@ -122,7 +129,7 @@ def _read(charter: Charter, file: LedgerFile, known: dict[Exhibit, Shown | Misbe
         if isinstance(found, Shown):
             given.shown.append(found)
         elif exhibit.subject not in of_others and not isinstance(found, WrongCharter):
-            given.wrong.append(f"{exhibit.label.value.removeprefix('tertium/1 ')} of {exhibit.signer[:32]}: {found}")
+            given.wrong.append(f"{spoken(exhibit.label)} of {exhibit.signer[:32]}: {found}")
     _take_checkpoint(charter, given)
     return given
 
@@ -142,9 +149,14 @@ def _take_checkpoint(charter: Charter, given: Given) -> None:
     except WrongCharter:
         return  # from before this charter was in force
     except Misbehaviour as error:
-        given.wrong.append(f"its last {Label.CHECKPOINT.value.removeprefix('tertium/1 ')}: {error}")
+        given.wrong.append(f"its last {spoken(Label.CHECKPOINT)}: {error}")
+
+
+def _within(folder: Path, said: str) -> str:
+    """Return a sentence with the files below `folder` named by their place in it."""
+    return said.replace(f"{folder}{os.sep}", "")
 
 
 def _first(missing: dict[str, str]) -> str:
-    told = [f"{name}: {why}" for name, why in missing.items() if why != "its ledger was not given"]
+    told = [f"{name}: {why}" for name, why in missing.items() if why != NOT_GIVEN]
     return told[0] if told else "expected NAME/state/journal.db"

@@ -28,8 +28,8 @@ from ..protocol.openings import OpeningFiles
 from .facts import Facts
 from .findings import Findings
 from .outcomes import last_check
-from .proofs import names, where
 from .report import Kind, Replay, Severity
+from .words import names, where
 
 Outcome = Literal["equal", "different", "not replayed"]
 

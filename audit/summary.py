@@ -6,6 +6,7 @@ from typing import Final
 
 from .captured import Capture
 from .report import Finding, How, Report, Row, Severity
+from .words import names, plural, where, worked_out
 
 _MOST: Final = 12
 """Lines of one section; the JSON has all."""
@@ -20,7 +21,7 @@ def lines(report: Report) -> Iterator[str]:
     yield from _section("sums", _sums(report))
     yield from _section("releases", _releases(report))
     yield from _section("added up again, so that you know these updates now", _replays(report))
-    yield from _section("who can work out an update", [each.text for each in report.exposures if _shown(each.how)])
+    yield from _section("who can work out an update", _exposures(report))
     if report.capture is not None:
         yield from _section("the wire", _wire(report.capture))
     yield from _section("anomalies", [_told(each) for each in report.of(Severity.ANOMALY)])
@@ -34,29 +35,37 @@ def _verdict(report: Report) -> Iterator[str]:
     given = sum(party.given for party in report.parties)
     if violations:
         by = sorted({each.party for each in violations if each.party is not None})
-        names = f" by {', '.join(by)}" if by else ""
-        yield f"VIOLATION: {len(violations)} found{names}"
+        yield f"VIOLATION: {len(violations)} on record" + (f", by {names(by)}" if by else "")
     else:
-        yield "clean: no violation is on record"
+        lacking = len(report.parties) - given
+        without = f"; {lacking} of {len(report.parties)} ledgers could not be looked at" if lacking else ""
+        yield f"clean: no violation is on record{without}"
+    rounds = {(each.session, each.round) for each in report.attempts if each.purpose == "train"}
     yield (
         f"{report.federation}, mode {report.mode}; {given} of {len(report.parties)} ledgers, "
-        f"{sum(party.entries for party in report.parties)} entries, "
-        f"{len({(each.session, each.round) for each in report.attempts})} rounds; charter {report.charter[:16]}"
+        f"{sum(party.entries for party in report.parties)} entries, {plural(len(rounds), 'round')}; "
+        f"charter {report.charter[:16]}"
     )
     yield from report.warnings
     for party in report.parties:
         if not party.given:
-            yield f"not given: {party.name} ({party.why_not})"
+            yield f"without {party.name}: {party.why_not}"
 
 
 def _told(finding: Finding) -> str:
     who = f"{finding.party}: " if finding.party is not None else ""
-    evidence = f" [{finding.evidence}]" if finding.evidence else " [provable]" if finding.provable else ""
+    written = finding.evidence or ("provable: --evidence FOLDER" if finding.provable else "")
+    evidence = f" [{written}]" if written else ""
     return f"{who}{finding.kind.value}: {finding.text}{evidence}"
 
 
-def _shown(how: How) -> bool:
-    return how is not How.TWO_LEFT
+def _exposures(report: Report) -> list[str]:
+    """Return who can work out an update, a line a group and way; that two are left is no update yet."""
+    lines: dict[tuple[tuple[str, ...], How, bool], list[str]] = {}
+    for each in report.exposures:
+        if each.how is not How.TWO_LEFT:
+            lines.setdefault((each.who, each.how, each.allowed), []).append(each.whose)
+    return [worked_out(who, whose, how, allowed=allowed) for (who, how, allowed), whose in lines.items()]
 
 
 def _sums(report: Report) -> list[str]:
@@ -67,10 +76,7 @@ def _sums(report: Report) -> list[str]:
 
 
 def _replays(report: Report) -> list[str]:
-    return [
-        f"round {each.round}: {each.outcome}: {each.text}; known to you: {', '.join(each.known) or 'nobody'}"
-        for each in report.replays
-    ]
+    return [f"{where(each)}: {each.outcome}: {each.text}; known to you: {names(each.known)}" for each in report.replays]
 
 
 def _releases(report: Report) -> list[str]:
@@ -79,32 +85,33 @@ def _releases(report: Report) -> list[str]:
         by = sorted({release.holder for release in each.releases})
         if by:
             whose = each.contributors or each.releases[0].contributors
-            again = f", attempt {each.attempt + 1}" if each.attempt else ""
-            out.append(f"round {each.round}{again}: {', '.join(by)} released a sum over {len(whose)}")
+            out.append(f"{where(each)}: {names(by)} released a sum over {len(whose)}")
     return out
 
 
 def _wire(capture: Capture) -> list[str]:
     counted = capture.bytes
     out = [
-        f"{capture.file}: {capture.packets} packets; {capture.bulk} bulk connections, {capture.control} of the control "
-        f"lane (encrypted, not read), {capture.others} others, {capture.begun_before} begun before",
-        f"every byte of the bulk connections: {counted.greeting} greeting, {counted.handshake} handshake, "
-        f"{counted.framing} framing, {counted.heartbeats} heartbeats, {counted.records} records, "
-        f"{counted.unexplained} unexplained; {counted.missing} are missing in the capture",
-        f"{capture.matched} of {len(capture.transfers)} envelopes on the wire are whole and on record at both ends; "
-        f"{capture.not_captured} on record are not in the capture, or not whole",
+        f"{capture.file}: {plural(capture.packets, 'packet')}; {plural(capture.bulk, 'bulk connection')}, "
+        f"{capture.control:,} of the control lane (encrypted, not read), {capture.others:,} others, "
+        f"{capture.begun_before:,} begun before",
+        f"every byte of the bulk connections: {counted.greeting:,} greeting, {counted.handshake:,} handshake, "
+        f"{counted.framing:,} framing, {counted.heartbeats:,} heartbeats, {counted.records:,} records, "
+        f"{counted.unexplained:,} unexplained; {counted.missing:,} are missing in the capture",
+        f"{capture.matched:,} of {plural(len(capture.transfers), 'envelope')} on the wire whole and on record at both "
+        f"ends; {capture.not_captured:,} on record not in the capture, or not whole",
     ]
     broken = [(each, one) for each in capture.transfers for one in each.connections if one.state != "whole"]
     if broken:
         each, one = broken[0]
         out.append(
-            f"{len(broken)} transfers did not arrive on their connection, first one from {each.sender} to "
-            f"{each.recipient} in round {each.round}: {one.state} after {one.records} of {each.wire} bytes"
+            f"{plural(len(broken), 'connection')} on which a transfer did not arrive whole, the first from "
+            f"{each.sender} to {each.recipient} in {where(each)}: {one.state} after {one.records:,} of {each.wire:,} "
+            f"bytes"
         )
     found = sum(bool(each.streams or each.packets) for each in capture.patterns)
     if capture.patterns:
-        out.append(f"{len(capture.patterns)} patterns looked for, {found} found")
+        out.append(f"{plural(len(capture.patterns), 'pattern')} looked for, {found} found")
     return out
 
 
@@ -125,7 +132,7 @@ def _matrix(report: Report) -> Iterator[str]:
 
 
 def _cells(row: Row, columns: int) -> list[str]:
-    name = row.who[0] if row.given else f"{row.who[0]} (not given)"
+    name = row.who[0] if row.given else f"{row.who[0]} (without its ledger)"
     return [name, *(cell.text for cell in row.cells[:columns])]
 
 

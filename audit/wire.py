@@ -23,8 +23,10 @@ from .capture import Line, Taken
 from .captured import Capture, Carried, Stray, Transfer, WireBytes
 from .examine import Audit
 from .facts import At, Facts, join, refs
+from .findings import Found, by_weight
 from .reading import Run
 from .report import Finding, Kind, Severity
+from .words import plural
 from .zmtp import Account, Mechanism
 
 _ACTS: Final = frozenset({Act.SENT, Act.RECEIVED, Act.OPENED})
@@ -97,8 +99,9 @@ class _Wire:
                 self.note(
                     Kind.PLANTED_PATTERN,
                     Severity.VIOLATION,
-                    f"planted pattern {each.number}, of {each.length} bytes, is on the wire: {each.packets} packets "
-                    f"and {each.streams} places in streams, first in {each.first}",
+                    f"planted pattern {each.number}, of {each.length} bytes, is on the wire: in "
+                    f"{plural(each.packets, 'packet')}, and at {plural(each.streams, 'place')} of connections put "
+                    f"together; first in {each.first}",
                 )
 
     def _tickets(self) -> None:
@@ -116,7 +119,8 @@ class _Wire:
             self.note(
                 Kind.UNRECORDED_BYTES,
                 Severity.ANOMALY,
-                f"{len(found)} envelopes from {sender} to {recipient} are on the wire and not in the ledger of {who}",
+                f"on the wire and not in the ledger of {who}: {plural(len(found), 'envelope')} from {sender} to "
+                f"{recipient}",
                 [at for each in found for at in each.entries],
             )
 
@@ -146,8 +150,9 @@ class _Wire:
             self.note(
                 Kind.UNRECORDED_BYTES,
                 Severity.ANOMALY,
-                f"{len(wrong)} envelopes have more records on the wire than is noted, or records that go the wrong "
-                f"way, first one of {first.wire} bytes from {first.sender} to {first.recipient} on {_on(first.lines)}",
+                f"more records on the wire than is noted, or records that go the wrong way: "
+                f"{plural(len(wrong), 'envelope')}, the first of {first.wire:,} bytes from {first.sender} to "
+                f"{first.recipient} on {_on(first.lines)}",
                 [at for each in wrong for at in each.entries],
             )
 
@@ -159,8 +164,8 @@ class _Wire:
             self.note(
                 Kind.NOT_CAPTURED,
                 Severity.NOTICE,
-                f"{sum(line.unexplained for line in holed)} bytes of {len(holed)} bulk connections cannot be read: "
-                f"the capture lacks some before them",
+                f"{plural(sum(line.unexplained for line in holed), 'byte')} of "
+                f"{plural(len(holed), 'bulk connection')} cannot be read: the capture lacks some before them",
             )
         strange = [line for line in strange if not line.missing]
         why = next((side.why for line in strange for side in line.sides if side.why), "an end within a frame")
@@ -180,7 +185,7 @@ class _Wire:
         self.note(
             Kind.UNRECORDED_BYTES,
             Severity.ANOMALY,
-            f"{total} bytes on {len(lines)} connections ({_on(lines)}) {text}",
+            f"{plural(total, 'byte')} on {plural(len(lines), 'connection')} ({_on(lines)}) {text}",
         )
 
     def _all_there(self) -> None:
@@ -189,8 +194,8 @@ class _Wire:
             self.note(
                 Kind.NOT_CAPTURED,
                 Severity.NOTICE,
-                f"{len(lacking)} envelopes on record are not, or not whole, in the capture: it was taken elsewhere, "
-                f"began later, or they were never carried",
+                f"not in the capture, or not whole: {plural(len(lacking), 'envelope')} on record; it was taken "
+                f"elsewhere, began later, or they were never carried",
                 [at for each in lacking for at in each.entries],
             )
         lost = self._losses()
@@ -210,12 +215,12 @@ class _Wire:
         before = sum(not line.begun for line in taken.lines)
         conflicting = sum(line.conflicting for line in taken.lines)
         said = [
-            (taken.cut, f"the capture cut {taken.cut} packets"),
+            (taken.cut, f"it cut {plural(taken.cut, 'packet')}"),
             (taken.truncated, "its file ends within a packet"),
-            (missing, f"{missing} bytes of connections are missing"),
-            (taken.fragments, f"{taken.fragments} fragments of packets were not put together"),
-            (before, f"{before} connections began before it"),
-            (conflicting, f"{conflicting} bytes came twice and were not the same"),
+            (missing, f"connections lack {plural(missing, 'byte')}"),
+            (taken.fragments, f"{plural(taken.fragments, 'fragment')} of packets not put together"),
+            (before, f"{plural(before, 'connection')} began before it"),
+            (conflicting, f"{plural(conflicting, 'byte')} came twice and not the same"),
         ]
         return [text for there, text in said if there]
 
@@ -241,12 +246,7 @@ class _Wire:
             begun_before=sum(not line.begun for line in lines),
             bytes=_total(side.account for line in self.bulk for side in line.sides),
             transfers=tuple(transfers[:_MOST]),
-            matched=sum(
-                each.sent is not None
-                and each.received is not None
-                and any(one.state == "whole" for one in each.connections)
-                for each in transfers
-            ),
+            matched=sum(each.matched for each in transfers),
             not_captured=len(self.lacking()),
             strays=tuple(self.strays[:_MOST]),
             patterns=taken.patterns,
@@ -277,15 +277,13 @@ def with_capture(audit: Audit, run: Run, taken: Taken) -> Audit:
     wire = _Wire(join(run), taken)
     wire.check()
     report, left_out = audit.report, list(audit.report.left_out)
-    found = [(each, audit.bundles.get(place)) for place, each in enumerate(report.findings)]
-    found += [(each, None) for each in wire.findings]
-    weights = tuple(Severity)
-    found.sort(key=lambda pair: weights.index(pair[0].severity))
-    violated = any(each.severity is Severity.VIOLATION for each, _ in found)
+    known = [Found(each, audit.bundles.get(place)) for place, each in enumerate(report.findings)]
+    found = by_weight([*known, *(Found(each) for each in wire.findings)])
+    violated = any(each.finding.severity is Severity.VIOLATION for each in found)
     told = msgspec.structs.replace(
         report,
         verdict="violation" if violated else "clean",
-        findings=tuple(each for each, _ in found),
+        findings=tuple(each.finding for each in found),
         capture=wire.report(left_out),
         cannot_show=(
             *report.cannot_show,
@@ -294,7 +292,7 @@ def with_capture(audit: Audit, run: Run, taken: Taken) -> Audit:
         ),
         left_out=tuple(left_out),
     )
-    return Audit(told, {place: bundle for place, (_, bundle) in enumerate(found) if bundle is not None})
+    return Audit(told, {place: each.bundle for place, each in enumerate(found) if each.bundle is not None})
 
 
 def _envelopes(facts: Facts) -> dict[bytes, _Envelope]:

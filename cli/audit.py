@@ -48,8 +48,8 @@ def audit(
     """Join the ledgers of a run and say who saw whose update, and what was forbidden.
 
     RUN holds charter.toml with its signatures, and the journal of each party as NAME/state/journal.db, NAME/journal.db
-    or NAME.db; some may be missing. The status is 0 if nothing is wrong, 1 for a violation, 2 if RUN or the
-    capture cannot be used.
+    or NAME.db; some may be missing. The status is 0 if no violation is on record, 1 for a violation, 2 if RUN or the
+    capture cannot be used. docs/audit.md says how to read what it prints.
     """
     if capture is None and (patterns or files):
         raise UnusableCapture("a pattern is looked for in a capture of packets: name one with --capture")

@@ -26,7 +26,11 @@ def evidence() -> None:
     "--charter", type=click.Path(path_type=Path), required=True, help="The charter it is about, signed by all."
 )
 def verify(*, file: Path, charter: Path) -> int:
-    """Derive the violation from FILE and the charter alone; the status is 0 if it holds and 1 if it does not."""
+    """Say whether FILE holds, with the charter alone.
+
+    The violation is derived anew from what the parties signed. The status is 0 if it holds, 1 if it does not, and 2 if
+    FILE or the charter cannot be read.
+    """
     known = load(charter)
     require_signed(known, charter)
     try:

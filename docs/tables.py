@@ -479,6 +479,7 @@ def modes() -> str:
 
 
 BLOCKS: dict[str, Callable[[], str]] = {
+    "audit-words": lambda: table(("word", "it means"), module("audit.glossary").TERMS),
     "charter-rules": charter_rules,
     "charter-steps": charter_steps,
     "checks-ledger": lambda: numbered("protocol.ledger_file"),
@@ -538,9 +539,8 @@ def main(arguments: list[str]) -> int:
         stale = 1
         if arguments:
             name = str(path.relative_to(ROOT))
-            sys.stdout.writelines(
-                difflib.unified_diff(before.splitlines(True), after.splitlines(True), name, f"{name} (regenerated)")
-            )
+            old, new = before.splitlines(True), after.splitlines(True)
+            sys.stdout.writelines(difflib.unified_diff(old, new, name, f"{name} (regenerated)"))
         else:
             path.write_text(after, encoding="utf-8")
     return stale if arguments else 0

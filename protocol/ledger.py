@@ -262,7 +262,7 @@ class Ledger:
     def _note_synced(self) -> None:
         self._synced = self._tree.size, self._tree.root()
 
-    def append(self, entry: LedgerEntry, *exhibits: "Exhibit") -> int:
+    def append(self, entry: LedgerEntry, *exhibits: Exhibit) -> int:
         """Stage an entry, and what it names, for the next write; return its sequence number, from 0.
 
         Raises:
@@ -285,7 +285,7 @@ class Ledger:
             self.keep(each)
         return sequence
 
-    def keep(self, exhibit: "Exhibit") -> None:
+    def keep(self, exhibit: Exhibit) -> None:
         """Stage an exhibit for the next write; one that this process kept a moment ago is not kept again."""
         key = exhibit.subject, exhibit.signer
         if key in self._recent:

@@ -211,11 +211,11 @@ def _baseline_score(baseline: Baseline, launcher: Launcher, screen: Screen) -> S
             screen.warn(f"no centralised baseline: it took more than {_BASELINE_WAIT:.0f} s")
             return None
         time.sleep(_POLL)
-    score = baseline.score()
-    if isinstance(score, str):
-        screen.warn(f"no centralised baseline: {score}")
+    answer = baseline.answer()
+    if isinstance(answer, str):
+        screen.warn(f"no centralised baseline: {answer}")
         return None
-    return score
+    return answer.score
 
 
 def _conclude(recipe: Recipe, trust: Trust, summary: Summary, seen: _Seen, model: Path) -> None:

@@ -1,5 +1,6 @@
 """`tertium audit` and `tertium evidence verify`: what they print, and how they end."""
 
+import contextlib
 import json
 import shutil
 import sqlite3
@@ -9,7 +10,10 @@ from typing import Any
 import msgspec
 import pytest
 from tertium.audit import evidence, report
+from tertium.audit.examine import examine
+from tertium.audit.reading import read_run
 from tertium.audit.report import Report
+from tertium.audit.summary import lines
 from tertium.cli import main
 
 Maker = Any
@@ -48,7 +52,7 @@ def test_a_clean_run_ends_with_0_and_the_verdict_comes_first(run: Path, capsys: 
 def test_a_violation_ends_with_1_and_names_the_party_first(lied: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["audit", str(lied)]) == 1
     said = capsys.readouterr().out.splitlines()
-    assert said[0] == "VIOLATION: 1 found by bob"
+    assert said[0] == "VIOLATION: 1 on record, by bob"
     assert said[said.index("violations") + 1].startswith("  bob: truncated ledger: bob signed for ")
 
 
@@ -99,10 +103,11 @@ def test_a_party_that_hands_nothing_over_is_listed_and_the_audit_goes_on(
     folder = make.export(make.ran(), without=("first", "carol"))
     assert main(["audit", str(folder)]) == 0
     said = capsys.readouterr().out
-    assert "not given: first (its ledger was not given)" in said
+    assert "without first: its ledger was not given\n" in said
+    assert said.startswith("clean: no violation is on record; 2 of 5 ledgers could not be looked at\n")
     assert "What carol, first opened, kept or erased" in said
     # What it has is on record elsewhere: those it gave a receipt hold its word that it opened their updates.
-    (row,) = [line for line in said.splitlines() if line.startswith("  first (not given)")]
+    (row,) = [line for line in said.splitlines() if line.startswith("  first (without its ledger)")]
     assert row.split("  ")[2:] == ["plaintext", "plaintext"] or row.count("plaintext") == 2
 
 
@@ -140,3 +145,37 @@ def test_a_run_that_cannot_be_used_ends_with_2_and_one_sentence(
 def test_evidence_that_cannot_be_read_ends_with_2(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["evidence", "verify", str(run / "none"), "--charter", str(run / "charter.toml")]) == 2
     assert "cannot be read" in capsys.readouterr().err
+
+
+def test_what_a_report_names_is_the_place_in_the_folder_and_not_on_the_machine(
+    run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, statement in (("alice", "delete from ledger where sequence = 3"), ("carol", "drop table exhibits")):
+        with contextlib.closing(sqlite3.connect(run / name / "state" / "journal.db")) as database, database:
+            database.execute(statement)
+    assert main(["audit", str(run), "--html", str(run.parent / "audit.html")]) == 1
+    said = capsys.readouterr().out
+    assert "alice: broken ledger: the ledger in alice/state/journal.db lacks entry 3" in said
+    assert "without carol: carol/state/journal.db has no table" in said
+    assert str(run) not in said + (run.parent / "audit.html").read_text(encoding="utf-8")
+
+
+def test_a_group_that_can_work_out_several_updates_has_one_line_a_way(
+    run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["audit", str(run)]) == 0
+    said = capsys.readouterr().out.splitlines()
+    at = said.index("who can work out an update")
+    assert said[at + 1 : at + 3] == [
+        "  first can read each update of alice, bob, carol: the mode lets it",
+        "  alice with bob can work out the update of carol: all others of a released sum, and the sum",
+    ]
+
+
+def test_rounds_are_counted_that_were_to_train_and_no_evaluation(run: Path) -> None:
+    with read_run(run) as given:
+        found = examine(given).report
+    (*_, last) = found.attempts
+    evaluation = msgspec.structs.replace(last, round=last.round + 1, purpose="evaluate")
+    told = list(lines(msgspec.structs.replace(found, attempts=(*found.attempts, evaluation))))
+    assert ", 2 rounds; charter " in told[1]

@@ -52,7 +52,7 @@ def test_bytes_of_no_envelope_on_record_are_found_by_their_connection(run: Case,
     status, report = run.audit(capsys, with_one(run, -1, stranger))
     (text,) = texts(report, Kind.UNRECORDED_BYTES)
     size = len(stranger.said(True)) + len(stranger.said(False))
-    assert text == f"{size} bytes on 1 connections (10.0.0.1:50123 to 10.0.0.2:5001) are of no envelope on record"
+    assert text == f"{size:,} bytes on 1 connection (10.0.0.1:50123 to 10.0.0.2:5001) are of no envelope on record"
     assert status == 0
     assert report.capture is not None
     (stray,) = report.capture.strays
@@ -88,7 +88,9 @@ def test_records_that_the_entries_do_not_explain(run: Case, capsys: Capsys, what
         talk = replace(plain, turns=(*plain.turns[:-2], (not run.up(0), frame(b"answer")), *plain.turns[-2:]))
     _, report = run.audit(capsys, with_one(run, 0, talk))
     (text,) = texts(report, Kind.UNRECORDED_BYTES)
-    assert text.startswith("1 envelopes have more records on the wire than is noted")
+    assert text.startswith(
+        "more records on the wire than is noted, or records that go the wrong way: 1 envelope, the first"
+    )
 
 
 @pytest.mark.parametrize(
@@ -167,8 +169,8 @@ def test_an_end_that_did_not_note_what_it_carried_is_named(run: Case, rewrite: A
     rewrite(folder, "carol", lambda rows: rows[:1])
     _, report = run.audit(capsys, pcap(run.packets()), folder=folder)
     assert sorted(texts(report, Kind.UNRECORDED_BYTES)) == [
-        "1 envelopes from carol to first are on the wire and not in the ledger of carol",
-        "1 envelopes from owner to carol are on the wire and not in the ledger of carol",
+        "on the wire and not in the ledger of carol: 1 envelope from carol to first",
+        "on the wire and not in the ledger of carol: 1 envelope from owner to carol",
     ]
     assert report.capture is not None
     assert report.capture.matched == 5
@@ -234,6 +236,6 @@ def test_the_summary_has_a_section(run: Case, capsys: Capsys) -> None:
         f"  run.pcap: {len(run.packets()) + 1} packets; 7 bulk connections, 0 of the control"
     )
     assert "0 unexplained" in said[at + 2]
-    assert said[at + 3].startswith("  7 of 7 envelopes on the wire are whole and on record at both ends; 0 on record")
-    assert said[at + 4] == "  1 patterns looked for, 1 found"
-    assert said[0] == "VIOLATION: 1 found"
+    assert said[at + 3].startswith("  7 of 7 envelopes on the wire whole and on record at both ends; 0 on record not")
+    assert said[at + 4] == "  1 pattern looked for, 1 found"
+    assert said[0] == "VIOLATION: 1 on record"
