@@ -1,10 +1,12 @@
 """What the mode of a charter lets a party open, make or keep: conservation, for one entry at a time."""
 
 from ..protocol.charter import Charter, Role
+from ..protocol.errors import NotInCharter
 from ..protocol.ledger import Act, DataClass, LedgerEntry
 from ..protocol.seats import Seats
 
 _HELD = (Act.OPENED, Act.DERIVED, Act.STORED)
+_OF_UPDATES = frozenset({DataClass.UPDATE, DataClass.SHARE, DataClass.SEED, DataClass.AGGREGATE})
 
 
 def forbidden(seats: Seats, charter: Charter, party: str, entry: LedgerEntry) -> str | None:
@@ -12,6 +14,8 @@ def forbidden(seats: Seats, charter: Charter, party: str, entry: LedgerEntry) ->
     if entry.act not in _HELD:
         return None
     role = charter.party(party).role
+    if entry.data in _OF_UPDATES and not all(_has_updates(charter, name) for name in entry.whose):
+        return "nobody of that name has updates under this charter"
     match entry.data:
         case DataClass.UPDATE:
             return _of_an_update(seats, charter, party, entry)
@@ -30,6 +34,13 @@ def forbidden(seats: Seats, charter: Charter, party: str, entry: LedgerEntry) ->
         case _:
             return None
     return None
+
+
+def _has_updates(charter: Charter, name: str) -> bool:
+    try:
+        return charter.party(name).role is Role.DATA_OWNER
+    except NotInCharter:
+        return False
 
 
 def _of_an_update(seats: Seats, charter: Charter, party: str, entry: LedgerEntry) -> str | None:

@@ -67,17 +67,28 @@ def _one_of_each(
 
 
 def _sums_over_their_sets(findings: Findings) -> None:
-    facts, told = findings.facts, set()
-    heads = [(shown, header) for shown, header in facts.heads() if header.close is not None]
+    facts = findings.facts
+    told: set[tuple[str, bytes]] = set()
+    heads: dict[tuple[str, bytes], list[tuple[Shown, Header]]] = defaultdict(list)
+    stated: dict[tuple[str, bytes], list[tuple[Shown, RoundStatement]]] = defaultdict(list)
+    for each, header in facts.heads():
+        if header.close is not None:
+            heads[header.sender, header.open_round].append((each, header))
+    for each, said in facts.of(RoundStatement):
+        stated[said.holder, said.open_round].append((each, said))
     for shown, close in facts.of(CloseList):
+        key = close.holder, close.open_round
+        if key in told:
+            continue
+        contributors = close.contributors
         against: list[Shown] = [
             each
-            for each, said in facts.about(RoundStatement, close.open_round)
-            if said.holder == close.holder and (said.close != shown.subject or said.contributors != close.contributors)
+            for each, said in stated.get(key, ())
+            if said.close != shown.subject or said.contributors != contributors
         ]
-        against += [each for each, header in heads if _is_of(header, close) and not _sums(header, shown, close)]
-        if against and (close.holder, close.open_round) not in told:
-            told.add((close.holder, close.open_round))
+        against += [each for each, header in heads.get(key, ()) if not _sums(header, shown, close)]
+        if against:
+            told.add(key)
             findings.prove(
                 Kind.CONTRADICTED_SET,
                 close.holder,
@@ -88,34 +99,43 @@ def _sums_over_their_sets(findings: Findings) -> None:
             )
 
 
-def _is_of(header: Header, close: CloseList) -> bool:
-    return (header.sender, header.open_round) == (close.holder, close.open_round)
-
-
 def _sums(header: Header, shown: Shown, close: CloseList) -> bool:
     return header.close == shown.subject and header.contributors == len(close.contributions)
 
 
 def _left_out(findings: Findings) -> None:
     facts = findings.facts
+    closes: dict[tuple[str, bytes], list[tuple[Shown, CloseList]]] = defaultdict(list)
+    in_all: dict[tuple[str, bytes], set[tuple[str, bytes]]] = {}
+    for shown, close in facts.of(CloseList):
+        listed = _listed(close)
+        in_all.setdefault((close.holder, close.open_round), listed).intersection_update(listed)
+        closes[close.holder, close.open_round].append((shown, close))
+    told: set[tuple[str, bytes, str]] = set()
     for shown, receipt in facts.of(Receipt):
+        key, which = (receipt.holder, receipt.open_round), (receipt.contributor, receipt.commitment)
+        if key not in in_all or which in in_all[key] or (*key, receipt.contributor) in told:
+            continue
         question = facts.questions.get(receipt.open_round)
         if question is None or receipt.contributor not in question.cohort:
             continue
         if facts.seats.counting(question, receipt.contributor) != receipt.holder:
             continue
-        for close_shown, close in facts.about(CloseList, receipt.open_round):
-            listed = {(entry.party, entry.commitment) for entry in close.contributions}
-            if close.holder == receipt.holder and (receipt.contributor, receipt.commitment) not in listed:
-                asked = [each for each in facts.shown[receipt.open_round] if isinstance(each.content, OpenRound)]
-                findings.prove(
-                    Kind.LEFT_OUT,
-                    receipt.holder,
-                    f"{receipt.holder} gave {receipt.contributor} a receipt and closed without it",
-                    exhibits=(shown, close_shown, *asked),
-                    about=about(facts, shown),
-                    at=[at for each in (shown, close_shown) for at in facts.by_subject.get(each.subject, ())],
-                )
+        told.add((*key, receipt.contributor))
+        close_shown = next(each for each, close in closes[key] if which not in _listed(close))
+        asked = [each for each in facts.shown[receipt.open_round] if isinstance(each.content, OpenRound)]
+        findings.prove(
+            Kind.LEFT_OUT,
+            receipt.holder,
+            f"{receipt.holder} gave {receipt.contributor} a receipt and closed without it",
+            exhibits=(shown, close_shown, *asked),
+            about=about(facts, shown),
+            at=[at for each in (shown, close_shown) for at in facts.by_subject.get(each.subject, ())],
+        )
+
+
+def _listed(close: CloseList) -> set[tuple[str, bytes]]:
+    return {(entry.party, entry.commitment) for entry in close.contributions}
 
 
 def _same_views(findings: Findings, open_round: bytes) -> None:

@@ -56,17 +56,16 @@ def _forks(findings: Findings, known: list[tuple[Shown, Checkpoint]]) -> None:
 def _hold(findings: Findings, given: Given, known: list[tuple[Shown, Checkpoint]]) -> None:
     """Hold a given ledger to what its party signed; of several contradictions of a kind the largest is told."""
     name, file, told = given.party, given.file, set()
-    if given.checkpoint is not None:
-        findings.take_checkpoint(name, given.checkpoint[0])
+    right: list[tuple[Shown, Checkpoint]] = []
     wrong: list[tuple[Shown, Checkpoint]] = []
     for shown, said in known:
-        if said.size <= file.size and file.root(said.size) == said.root:
-            findings.take_checkpoint(name, _signed(shown))
-        else:
-            wrong.append((shown, said))
+        fits = said.size <= file.size and file.root(said.size) == said.root
+        (right if fits else wrong).append((shown, said))
+    findings.take_checkpoints(name, [(_signed(shown), said) for shown, said in right])
+    newest = findings.checkpoints[name][-1] if right else None
     for shown, said in wrong:
         kind = Kind.TRUNCATED_LEDGER if said.size > file.size else Kind.EDITED_LEDGER
-        newer = next((pair for pair in findings.checkpoints.get(name, ()) if pair[1].size >= said.size), None)
+        newer = newest if newest is not None and newest[1].size >= said.size else None
         if kind is Kind.EDITED_LEDGER and newer is not None and said.size > 0:
             kind = Kind.FORKED_LEDGER
         if kind in told:

@@ -10,7 +10,7 @@ Rules of the file:
 import functools
 import itertools
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -23,6 +23,8 @@ from .words import worked_out
 
 LARGEST: Final = 6
 MOST_GROUPS: Final = 1024
+MOST_WORK: Final = 30_000_000
+"""What groups of several have to be asked about, all together: about a minute."""
 MOST_EXPOSURES: Final = 500
 STRENGTH: Final = tuple(How)
 Group = tuple[str, ...]
@@ -50,12 +52,17 @@ class Reach:
     """By data owner: how many updates the group cannot take off the sum it knows best, this one among them."""
 
 
-def groups(parties: Group, left_out: list[str]) -> Iterator[Group]:
-    """Yield every party, then every group of two and more, up to six parties or a thousand groups."""
-    number = 0
+def groups(parties: Group, left_out: list[str], known: Mapping[str, Knowledge] | None = None) -> Iterator[Group]:
+    """Yield every party, then every group of two and more, up to six parties, a thousand groups, or much to look at.
+
+    A ledger may say any number of things, each of which every group its party is in has to be asked about.
+    """
+    weight = {name: len(each.plain) + len(each.shares) + len(each.sums) for name, each in (known or {}).items()}
+    number = work = 0
     for size in range(1, len(parties) + 1):
         for group in itertools.combinations(parties, size):
-            if size > 1 and (size > LARGEST or number >= MOST_GROUPS):
+            work += sum(weight.get(name, 0) for name in group)
+            if size > 1 and (size > LARGEST or number >= MOST_GROUPS or work > MOST_WORK):
                 left_out.append(
                     f"coalitions: {number} were looked at, of up to {min(size, LARGEST)} parties; larger and later "
                     f"ones of {len(parties)} parties were left out"
@@ -90,9 +97,11 @@ class Together:
             if whose not in own:
                 self._note(reach, whose, reading)
             by_model.setdefault(model, [])
+        read: dict[bytes, set[str]] = defaultdict(set)
+        for whose, model in direct:
+            read[model].add(whose)
         for model, sums in by_model.items():
-            read = frozenset(whose for whose, other in direct if other == model)
-            self._over_one_model(reach, sums, own | read, own)
+            self._over_one_model(reach, sums, own | read.get(model, set()), own)
         self._over_all(reach, [learnt for sums in by_model.values() for learnt in sums], own)
         return reach
 
@@ -188,12 +197,12 @@ def exposures(findings: Findings, together: Together, reaches: list[Reach], left
             text = worked_out(reach.who, (whose,), reading.how, allowed=allowed)
             out.append(Exposure(reach.who, whose, reading.how, allowed, tuple(sorted(reading.rounds)), text))
             if not allowed and reading.how in (How.SUMS, How.OTHERS):
-                party = reach.who[0] if len(reach.who) == 1 else None
+                # Who can read it need not have done anything: others let the sums go, and one may have noted sums that
+                # never were.
                 findings.note(
                     Kind.READABLE_UPDATE,
                     Severity.VIOLATION,
                     text,
-                    party=party,
                     others=(*reach.who, whose),
                     at=reading.places,
                 )

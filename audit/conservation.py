@@ -25,9 +25,12 @@ def check(findings: Findings) -> None:
             wrong[at.party, entry.data, entry.act].append(at)
         elif at.party == owner and entry.act is Act.OPENED and entry.data is DataClass.UPDATE:
             opened.append(at)
-        header = facts.header(entry.subject)
-        if header is not None and misstated(at.party, entry, header) is not None:
-            false[at.party].append(at)
+    for party in facts.given:
+        # Those under another charter too: an envelope of this one is nothing that another charter allowed.
+        for at in facts.entries_of(party):
+            header = facts.header(at.entry.subject)
+            if header is not None and misstated(party, at.entry, header) is not None:
+                false[party].append(at)
     for (party, data, act), found in wrong.items():
         why = forbidden(facts.seats, facts.charter, party, found[0].entry)
         text = f"{party} {act.value} the {data.value} of {_whose(found)}: {why}"
@@ -48,13 +51,14 @@ def _other_sets(findings: Findings, known: dict[str, list[At]]) -> dict[str, lis
     """Return the entries about a sum that name other contributors than the Close list in its signed header."""
     facts = findings.facts
     found: dict[str, list[At]] = defaultdict(list)
+    closed = {shown.subject: close.contributors for shown, close in facts.of(CloseList)}
     for at in facts.entries:
         if at.entry.data is not DataClass.AGGREGATE or at.party in known:
             continue
         header = facts.header(at.entry.subject)
-        for shown in facts.shown.get((header.close if header is not None else None) or b"", ()):
-            if isinstance(shown.content, CloseList) and at.entry.whose != shown.content.contributors:
-                found[at.party].append(at)
+        contributors = closed.get((header.close if header is not None else None) or b"")
+        if contributors is not None and at.entry.whose != contributors:
+            found[at.party].append(at)
     return found
 
 

@@ -23,22 +23,24 @@ def _models(findings: Findings) -> None:
     owner = facts.charter.model_owner.name
     if owner not in facts.given:
         return
-    stored: list[bytes] = []
+    stored: set[bytes] = set()
+    last: bytes | None = None
     asked: set[bytes] = set()
     first: bytes | None = None
     for at in facts.entries_of(owner):
         entry = at.entry
         if entry.act is Act.STORED and entry.data is DataClass.MODEL and entry.subject is not None:
-            stored.append(entry.subject)
+            stored.add(entry.subject)
+            last = entry.subject
         question = facts.questions.get(entry.subject or b"") if entry.act is Act.SENT else None
         if question is None or (entry.subject or b"") in asked:
             continue
         asked.add(entry.subject or b"")
         first = first or question.model
-        if question.model == (stored[-1] if stored else first):
+        if question.model == (last or first):
             continue
         where = question.session, question.round, question.attempt
-        if question.model in (*stored, first):
+        if question.model in stored or question.model == first:
             text = f"round {question.round} goes on from an earlier model than the last one, as after a restart"
             findings.note(Kind.MODEL_JUMP, Severity.NOTICE, text, party=owner, about=where, at=[at])
         else:
@@ -59,8 +61,10 @@ def _keys(findings: Findings) -> None:
     unknown: dict[str, list[At]] = defaultdict(list)
     for shown, header in facts.heads():
         key = header.recipient_key.ljust(32, b"\0")
-        used[key].add((header.recipient, header.open_round))
         got = facts.noted(header.recipient, shown.subject, Act.RECEIVED, Act.OPENED)
+        if got:
+            # What a sender writes into a header, nobody need have taken.
+            used[key].add((header.recipient, header.open_round))
         if got and header.recipient not in drawn[key]:
             unknown[header.recipient] += got
     for party, found in unknown.items():

@@ -15,6 +15,7 @@ Steps of reading one, in this order; nothing is believed before its step:
 """
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Final, Literal
 
@@ -29,8 +30,8 @@ from ..protocol import limits
 from ..protocol.charter import Charter
 from ..protocol.codec import decode_as, encode
 from ..protocol.errors import MalformedMessage, WrongCharter, WrongSender
-from ..protocol.ledger import Checkpoint, Exhibit, LedgerEntry
-from ..protocol.messages import Count, Digest, Signed
+from ..protocol.ledger import Act, Checkpoint, Exhibit, LedgerEntry
+from ..protocol.messages import Count, Digest, OpenRound, Signed
 from ..protocol.seats import Seats
 from ..protocol.statements import open_signed
 from ..protocol.training import Name
@@ -114,12 +115,18 @@ class Case:
     growth: tuple[Checkpoint, Checkpoint, bytes] | None = None
     """The older and the newer checkpoint of one party, and what the newer has at the older's size."""
     log_of: str | None = None
-    log: list[LedgerEntry] = field(default_factory=list)
+    log_notes: set[tuple[Act, bytes | None]] = field(default_factory=set)
+    """Act and subject of every entry of the log, which may be longer than there is memory for its entries."""
+    log_last: dict[bytes, tuple[int, int]] = field(default_factory=dict)
+    """By session: the last round and attempt of which the part of the log that its party signed for has anything."""
     log_size: int = 0
-    log_signed: int = 0
-    """How many entries of the log its party signed for, 0 for none."""
     log_roots: dict[int, bytes] = field(default_factory=dict)
     """The roots that the log has at the sizes of the checkpoints among the exhibits."""
+
+    @cached_property
+    def questions(self) -> dict[bytes, OpenRound]:
+        """The questions among the exhibits, by digest."""
+        return {each.subject: each.content for each in self.shown if isinstance(each.content, OpenRound)}
 
 
 @dataclass(frozen=True)
@@ -241,15 +248,17 @@ def _take_log(case: Case, log: Log) -> None:
         raise NotShown("a ledger and a checkpoint of two parties")
     sizes = {each.content.size for each in case.shown if isinstance(each.content, Checkpoint)}
     sizes |= {signed.size} if signed is not None else set()
-    tree = Tree()
+    tree, covered = Tree(), 0 if signed is None else signed.size
     case.log_roots[0] = tree.root()
     for data in log.entries:
-        case.log.append(decode_as(LedgerEntry, data, party=log.party))
+        entry = decode_as(LedgerEntry, data, party=log.party)
+        case.log_notes.add((entry.act, entry.subject))
+        if entry.session is not None and tree.size < covered:
+            at = entry.round, entry.attempt
+            case.log_last[entry.session] = max(at, case.log_last.get(entry.session, at))
         tree.append(leaf_hash(data))
         if tree.size in sizes:
             case.log_roots[tree.size] = tree.root()
-    if signed is not None:
-        if case.log_roots.get(signed.size) != signed.root:
-            raise NotShown(f"the ledger is not the one whose {signed.size} entries {log.party} signed for")
-        case.log_signed = signed.size
+    if signed is not None and case.log_roots.get(signed.size) != signed.root:
+        raise NotShown(f"the ledger is not the one whose {signed.size} entries {log.party} signed for")
     case.log_of, case.log_size = log.party, tree.size

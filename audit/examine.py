@@ -75,7 +75,7 @@ def examine(run: Run) -> Audit:
     replays = replay(findings, run.openings)
     known = gather(facts)
     together = Together(facts, known)
-    reaches = [together.reach(group) for group in groups(_in_order(facts), left_out)]
+    reaches = [together.reach(group) for group in groups(_in_order(facts), left_out, known)]
     exposed = exposures(findings, together, reaches, left_out)
     single = [reach for reach in reaches if len(reach.who) == 1]
     several = [reach for reach in reaches if len(reach.who) > 1]

@@ -51,6 +51,8 @@ class Facts:
     by_party: dict[str, list[At]] = field(default_factory=lambda: defaultdict(list))
     by_open_round: dict[bytes, list[At]] = field(default_factory=lambda: defaultdict(list))
     by_subject: dict[bytes, list[At]] = field(default_factory=lambda: defaultdict(list))
+    by_act: dict[tuple[str, Act, bytes], list[At]] = field(default_factory=lambda: defaultdict(list))
+    """By party, act and subject: a ledger may have any number of entries about one subject."""
     shown: dict[bytes, list[Shown]] = field(default_factory=lambda: defaultdict(list))
     """By subject: what is signed, by each of its signers."""
     holders_of: dict[tuple[bytes, str], set[str]] = field(default_factory=lambda: defaultdict(set))
@@ -100,7 +102,11 @@ class Facts:
 
     def noted(self, party: str, subject: bytes, *acts: Act) -> list[At]:
         """Return a party's entries of these acts about one subject."""
-        return [at for at in self.by_subject.get(subject, ()) if at.party == party and at.entry.act in acts]
+        return [at for act in acts for at in self.by_act.get((party, act, subject), ())]
+
+    def has_noted(self, party: str, subject: bytes, *acts: Act) -> bool:
+        """Whether a party has an entry of one of these acts about a subject."""
+        return any((party, act, subject) in self.by_act for act in acts)
 
     def header(self, subject: bytes | None) -> Header | None:
         """Return the header that an entry names, if it lies beside any ledger."""
@@ -131,6 +137,7 @@ def join(run: Run) -> Facts:
             facts.by_party[name].append(at)
             if entry.subject is not None:
                 facts.by_subject[entry.subject].append(at)
+                facts.by_act[name, entry.act, entry.subject].append(at)
             if entry.charter != run.charter.digest:
                 continue
             facts.entries.append(at)

@@ -6,6 +6,7 @@ Rules of the file:
 - One finding a kind, party and attempt: a hundred entries of one lie are one finding with a hundred entries.
 """
 
+import bisect
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -14,7 +15,7 @@ from ..crypto.labels import Label
 from ..protocol.errors import JournalError
 from ..protocol.ledger import Checkpoint, Exhibit
 from ..protocol.messages import Signed
-from .evidence import LARGEST, Bundle, Growth, Inclusion, Item, Log, open_checkpoint, verify
+from .evidence import LARGEST, Bundle, Growth, Inclusion, Item, Log, verify
 from .exhibits import Shown
 from .facts import MOST_REFS, At, Facts, refs
 from .report import Finding, Kind, Severity
@@ -108,10 +109,11 @@ class Findings:
 
     def _included(self, at: At) -> Inclusion | None:
         file = self.facts.given[at.party].file
-        covering = [pair for pair in self.checkpoints.get(at.party, ()) if pair[1].size > at.sequence]
-        if not covering:
+        known = self.checkpoints.get(at.party, [])
+        place = bisect.bisect_right(known, at.sequence, key=lambda pair: pair[1].size)
+        if place == len(known):
             return None
-        signed, said = covering[0]
+        signed, said = known[place]
         proof = tuple(file.inclusion_proof(at.sequence, said.size))
         return Inclusion(at.sequence, file.data(at.sequence), signed, proof)
 
@@ -131,13 +133,10 @@ class Findings:
         known = self.checkpoints.get(party, ())
         return Log(party, tuple(entries), known[-1][0] if known else None)
 
-    def take_checkpoint(self, party: str, signed: Signed) -> None:
-        """Keep a checkpoint that the given ledger of `party` is, for proofs about its entries."""
-        said = open_checkpoint(self.facts.charter, signed)
-        known = self.checkpoints.setdefault(party, [])
-        if all(each[1].size != said.size for each in known):
-            known.append((signed, said))
-            known.sort(key=lambda pair: pair[1].size)
+    def take_checkpoints(self, party: str, known: Iterable[tuple[Signed, Checkpoint]]) -> None:
+        """Keep verified checkpoints that the given ledger of `party` is, for proofs about its entries."""
+        by_size = {said.size: (signed, said) for signed, said in known}
+        self.checkpoints[party] = [by_size[size] for size in sorted(by_size)]
 
 
 def by_weight(found: Iterable[Found]) -> list[Found]:

@@ -1,7 +1,11 @@
 """What each party has on record of whom: accesses for the matrix, and sums for the rank test.
 
 Rules of the file:
-- An access is a fact of one ledger, or of a signature: a receipt says that its signer opened what it is for.
+- An access is a fact of one ledger, or of a signature: a receipt says that its signer opened what it is for, and the
+  model owner's account of a check with a fingerprint in it that it has the sum. A ledger that lacks the entry, or has
+  another in its place, takes nothing of that away.
+- What one party notes of others' sums is held against what was signed of them: a model owner cannot have data owners
+  know a sum over a set that no secure worker closed.
 - A sum is known to whoever opened it, put it together from enough totals, or opened a model that was made with it.
 - Where a party's ledger was not given, the entries at the other end and signatures stand for it, and the row says so.
 """
@@ -11,9 +15,10 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from ..protocol.check_messages import SumCheck
 from ..protocol.ledger import Act, DataClass, LedgerEntry
 from ..protocol.messages import CloseList, OpenRound, Purpose, Receipt
-from .facts import At, Facts
+from .facts import MOST_REFS, At, Facts
 from .rank import Form
 from .report import Level
 
@@ -47,24 +52,33 @@ class Knowledge:
     """What one party has on record."""
 
     party: str
-    access: dict[Key, list[At]] = field(default_factory=lambda: defaultdict(list))
+    access: dict[str, dict[Key, list[At]]] = field(default_factory=lambda: defaultdict(lambda: defaultdict(list)))
+    """By data owner."""
     shares: dict[tuple[str, bytes], dict[int, At]] = field(default_factory=lambda: defaultdict(dict))
     """By data owner and question: which shares it opened, by the scheme's number."""
     plain: dict[tuple[str, bytes], At] = field(default_factory=dict)
     """By data owner and model: an update it opened."""
     sums: dict[tuple[bytes, Form], Sum] = field(default_factory=dict)
 
+    def take(self, key: Key, places: Iterable[At]) -> None:
+        """Take in entries that show one access."""
+        self.access[key.whose][key].extend(places)
+
 
 def gather(facts: Facts) -> dict[str, Knowledge]:
     """Return what every party has on record."""
     out = {party.name: Knowledge(party.name) for party in facts.charter.parties}
+    owners = {party.name for party in facts.charter.data_owners}
     for at in facts.entries:
+        if at.entry.whose and not owners.issuperset(at.entry.whose):
+            continue  # of nobody who has an update, which is a violation of its own
         _take(facts, out[at.party], at, at.entry)
         other = at.entry.peer
         if at.entry.act is Act.SENT and other is not None and other in out and other not in facts.given:
             _received(out[other], at, at.entry)
     _receipts(facts, out)
     _totals(facts, out)
+    _checks(facts, out)
     _models(facts, out)
     return out
 
@@ -92,7 +106,7 @@ def _received(known: Knowledge, at: At, entry: LedgerEntry) -> None:
     count = len(entry.whose) if entry.data is DataClass.AGGREGATE else 0
     part, of = _part(entry)
     for name in entry.whose:
-        known.access[Key(name, entry.data, Level.CIPHERTEXT, part, of, count)].append(at)
+        known.take(Key(name, entry.data, Level.CIPHERTEXT, part, of, count), (at,))
 
 
 def _part(entry: LedgerEntry) -> tuple[int | None, int | None]:
@@ -104,21 +118,21 @@ def _opened(facts: Facts, known: Knowledge, at: At, entry: LedgerEntry) -> None:
     question = facts.question_of(entry)
     match entry.data:
         case DataClass.UPDATE:
-            known.access[Key(entry.whose[0], entry.data, Level.PLAINTEXT)].append(at)
+            known.take(Key(entry.whose[0], entry.data, Level.PLAINTEXT), (at,))
             known.plain.setdefault((entry.whose[0], _model(entry, question)), at)
         case DataClass.SHARE | DataClass.SEED:
             if entry.part is not None:
-                known.access[Key(entry.whose[0], entry.data, Level.SHARE, part, of)].append(at)
+                known.take(Key(entry.whose[0], entry.data, Level.SHARE, part, of), (at,))
                 known.shares[entry.whose[0], entry.open_round or b""][entry.part.index] = at
         case DataClass.MASK:
-            known.access[Key(entry.whose[0], entry.data, Level.PLAINTEXT)].append(at)
+            known.take(Key(entry.whose[0], entry.data, Level.PLAINTEXT), (at,))
         case DataClass.AGGREGATE:
             if entry.part is None:
                 _learn_sum(facts, known, at, entry)
                 return
             for name in entry.whose:
                 # One holder's total is a share of the sum: by itself it says nothing of it.
-                known.access[Key(name, entry.data, Level.SHARE, part, of, len(entry.whose))].append(at)
+                known.take(Key(name, entry.data, Level.SHARE, part, of, len(entry.whose)), (at,))
 
 
 def _model(entry: LedgerEntry, question: OpenRound | None) -> bytes:
@@ -134,27 +148,38 @@ def _learn_sum(facts: Facts, known: Knowledge, at: At, entry: LedgerEntry, *, th
 def _add_sum(known: Knowledge, learnt: Sum) -> None:
     data = DataClass.MODEL if learnt.through_model else DataClass.AGGREGATE
     for name in sorted(learnt.form):
-        known.access[Key(name, data, Level.AGGREGATE, count=len(learnt.form))] += learnt.places
+        known.take(Key(name, data, Level.AGGREGATE, count=len(learnt.form)), learnt.places)
     known.sums.setdefault((learnt.model, learnt.form), learnt)
 
 
 def _receipts(facts: Facts, out: dict[str, Knowledge]) -> None:
-    """Let a receipt stand for the entry of a holder whose ledger was not given: it opened what the receipt names."""
+    """Let a receipt stand for the entry of a holder that has none of that: it opened what the receipt names."""
     for shown, receipt in facts.of(Receipt):
         question = facts.questions.get(receipt.open_round)
-        if receipt.holder in facts.given or question is None or receipt.contributor not in question.cohort:
+        if question is None or receipt.contributor not in question.cohort:
+            continue
+        content = facts.seats.content(question, receipt.contributor, receipt.holder)
+        if _is_on_record(facts, receipt, content.data):
             continue
         places = facts.by_subject.get(shown.subject, [])
-        content = facts.seats.content(question, receipt.contributor, receipt.holder)
         known = out[receipt.holder]
         for at in places[:1]:
             if content.data is DataClass.UPDATE:
-                known.access[Key(receipt.contributor, content.data, Level.PLAINTEXT)].append(at)
+                known.take(Key(receipt.contributor, content.data, Level.PLAINTEXT), (at,))
                 known.plain.setdefault((receipt.contributor, question.model), at)
             elif content.part is not None:
                 part, of = content.part.index + 1, content.part.of
-                known.access[Key(receipt.contributor, content.data, Level.SHARE, part, of)].append(at)
+                known.take(Key(receipt.contributor, content.data, Level.SHARE, part, of), (at,))
                 known.shares[receipt.contributor, receipt.open_round][content.part.index] = at
+
+
+def _is_on_record(facts: Facts, receipt: Receipt, data: DataClass) -> bool:
+    """Whether the holder's own ledger says of the opening what its receipt says."""
+    said = facts.charter.digest, receipt.open_round, data, (receipt.contributor,)
+    return any(
+        (at.entry.charter, at.entry.open_round, at.entry.data, at.entry.whose) == said
+        for at in facts.noted(receipt.holder, receipt.header, Act.OPENED)[:MOST_REFS]
+    )
 
 
 def _totals(facts: Facts, out: dict[str, Knowledge]) -> None:
@@ -175,6 +200,21 @@ def _totals(facts: Facts, out: dict[str, Knowledge]) -> None:
                 at = next(iter(totals.values()))
                 model = _model(at.entry, facts.questions.get(open_round))
                 _add_sum(known, Sum(model, at.entry.round, frozenset(whose), tuple(totals.values())))
+
+
+def _checks(facts: Facts, out: dict[str, Knowledge]) -> None:
+    """Let the fingerprint of a sum, in the model owner's signed account, stand for its entry that it has the sum."""
+    for shown, check in facts.of(SumCheck):
+        question = facts.questions.get(check.open_round)
+        places = facts.by_subject.get(shown.subject, [])[:1]
+        if check.fingerprint is None or question is None or not places:
+            continue
+        known = out[shown.signer]
+        if any(model == question.model for model, _ in known.sums):
+            continue
+        # Which of several sets it was, the account does not say, and one stands for having had any.
+        for whose in _closed(facts, check.open_round)[:1]:
+            _add_sum(known, Sum(question.model, question.round, frozenset(whose), tuple(places)))
 
 
 def _models(facts: Facts, out: dict[str, Knowledge]) -> None:
@@ -199,16 +239,21 @@ def _made_with(facts: Facts) -> dict[bytes, Sum]:
             entry = entries[source].entry
             if entry.data is DataClass.AGGREGATE:
                 model = _model(entry, facts.question_of(entry))
-                made[at.entry.subject] = Sum(model, entry.round, frozenset(entry.whose), (at,))
+                closed = _closed(facts, entry.open_round or b"")
+                whose = entry.whose if entry.whose in closed else next(iter(closed), entry.whose)
+                made[at.entry.subject] = Sum(model, entry.round, frozenset(whose), (at,))
     if owner in facts.given:
         return made
     trained = [(name, asked) for name, asked in facts.questions.items() if asked.purpose is Purpose.TRAIN]
     for (name, before), (_, after) in itertools.pairwise(trained):
-        whose = next((close.contributors for close in _closed(facts, name)), None)
+        whose = next(iter(_closed(facts, name)), ())
         if whose and after.model != before.model:
             made.setdefault(after.model, Sum(before.model, before.round, frozenset(whose), ()))
     return made
 
 
-def _closed(facts: Facts, open_round: bytes) -> Iterable[CloseList]:
-    return (close for _, close in facts.about(CloseList, open_round))
+def _closed(facts: Facts, open_round: bytes) -> list[tuple[str, ...]]:
+    """Return the sets that secure workers closed a question with, as far as they are of data owners."""
+    owners = {party.name for party in facts.charter.data_owners}
+    found = (close.contributors for _, close in facts.about(CloseList, open_round))
+    return list(dict.fromkeys(each for each in found if owners.issuperset(each)))

@@ -24,11 +24,14 @@ def check(findings: Findings) -> None:
     for open_round, question in facts.questions.items():
         if question.purpose is Purpose.TRAIN:
             rounds[question.session, question.round].append((open_round, question))
+    aborted: dict[Slot, list[Abort]] = defaultdict(list)
+    for _, abort in facts.of(Abort):
+        aborted[abort.session, abort.round].append(abort)
     for (session, number), attempts in rounds.items():
         for open_round, question in attempts:
             _sum(findings, open_round, question)
             _cosigned(findings, open_round, question)
-        _dropped(findings, session, number, attempts)
+        _dropped(findings, attempts, aborted[session, number])
     for _, abort in facts.of(Abort):
         text = f"{abort.party} gave up {where_of(abort)}: {abort.cause.value}: {abort.text}"
         about = (abort.session, abort.round, abort.attempt)
@@ -76,7 +79,7 @@ def _sum(findings: Findings, open_round: bytes, question: OpenRound) -> None:
         exhibits = (shown, *asked)
         for holder in check.contradicted:
             text = f"the total of {holder} contradicts the sum of {where(question)}"
-            findings.prove(Kind.CONTRADICTED_TOTAL, holder, text, exhibits=exhibits, about=_about(question), at=at)
+            findings.prove(Kind.CONTRADICTED_TOTAL, None, text, exhibits=exhibits, about=_about(question), at=at)
         if check.state is SumState.FAILED:
             text = f"the sum of {where(question)} is not that of its contributors"
             findings.prove(Kind.FAILED_SUM, None, text, exhibits=exhibits, about=_about(question), at=at)
@@ -110,19 +113,18 @@ def _cosigned(findings: Findings, open_round: bytes, question: OpenRound) -> Non
         findings.note(Kind.NOT_COSIGNED, Severity.NOTICE, text, others=absent, about=_about(question))
 
 
-def _dropped(findings: Findings, session: bytes, number: int, attempts: list[tuple[bytes, OpenRound]]) -> None:
+def _dropped(findings: Findings, attempts: list[tuple[bytes, OpenRound]], aborted: list[Abort]) -> None:
     """Note who had its receipt in an attempt that was given up, and is in no closed set of the round."""
     facts = findings.facts
-    last = attempts[-1][1].attempt
+    session, number, last = _about(attempts[-1][1])
     closed: set[str] = set()
     receipted: set[str] = set()
     for open_round, question in attempts:
         closed |= {name for _, close in facts.about(CloseList, open_round) for name in close.contributors}
         if question.attempt < last or not facts.about(CloseList, open_round):
             receipted |= {receipt.contributor for _, receipt in facts.about(Receipt, open_round)}
-    for _, abort in facts.of(Abort):
-        if (abort.session, abort.round) == (session, number):
-            receipted |= {entry.party for entry in abort.receipted}
+    for abort in aborted:
+        receipted |= {entry.party for entry in abort.receipted}
     left = sorted(receipted - closed)
     if left and closed:
         text = f"{names(left)} had a receipt in an attempt at round {number} that was given up, and is not in its sum"

@@ -7,7 +7,8 @@ Rules of the file:
   own and the others share one; the table, which stands beside every diagram, has all.
 """
 
-from collections import defaultdict
+import bisect
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final
@@ -81,10 +82,16 @@ def sequences(report: Report, entries: Entries) -> Html:
         return el("p", "No attempt has a message on record.")
     marks: dict[str, list[tuple[Ref, LedgerEntry]]] = defaultdict(list)
     wanted = {each.open_round for each in chosen}
+    passed: Counter[str] = Counter()
     for party, ledger in entries.items():
         for place, entry in enumerate(ledger):
-            if entry.open_round is not None and entry.act in _ALONE and entry.open_round.hex() in wanted:
-                marks[entry.open_round.hex()].append((Ref(party, place), entry))
+            if entry.open_round is None or entry.act not in _ALONE or entry.open_round.hex() not in wanted:
+                continue
+            found = marks[entry.open_round.hex()]
+            if len(found) < MOST_STEPS:
+                found.append((Ref(party, place), entry))
+            else:
+                passed[party] += 1
     parts: list[Child] = [
         el(
             "p",
@@ -107,6 +114,9 @@ def sequences(report: Report, entries: Entries) -> Html:
                 class_="fold" if not place else "fold bulk",
             )
         )
+    if passed:
+        told = ", ".join(f"{number:,} of {party}" for party, number in passed.items())
+        parts.append(el("p", f"Releases, erasures and refusals that are not drawn: {told}.", class_="note"))
     if left:
         parts.append(el("p", f"{plural(left, 'more attempt')} are not drawn; the JSON report has them.", class_="note"))
     parts.append(_key())
@@ -182,6 +192,7 @@ def _grouped(found: list[tuple[tuple[str, int], Step | LedgerEntry]], heard: dic
     for (party, place), each in found:
         if isinstance(each, LedgerEntry) or (each.sent is not None and each.sent.party == party):
             sent[party].add(place)
+    came = {party: sorted(places - sent[party]) for party, places in heard.items()}
     lines: list[_Line] = []
     last: dict[tuple[str, str, str], _Line] = {}
     for (party, place), each in found:
@@ -189,7 +200,7 @@ def _grouped(found: list[tuple[tuple[str, int], Step | LedgerEntry]], heard: dic
         kind = (party, each.act.value, "") if isinstance(each, LedgerEntry) else (party, each.what, each.data)
         line = last.get(kind)
         alone = not mark and (each.sent is None if isinstance(each, Step) else True)
-        joins = line is not None and not alone and not _between(heard[party] - sent[party], line.places[-1], place)
+        joins = line is not None and not alone and not _between(came[party], line.places[-1], place)
         if line is None or not joins or (isinstance(each, LedgerEntry) and each.act is not Act.ERASED):
             line = last[kind] = _Line(party)
             lines.append(line)
@@ -201,8 +212,10 @@ def _grouped(found: list[tuple[tuple[str, int], Step | LedgerEntry]], heard: dic
     return lines
 
 
-def _between(places: set[int], low: int, high: int) -> bool:
-    return any(low < place < high for place in places)
+def _between(places: Sequence[int], low: int, high: int) -> bool:
+    """Whether one of these places, which rise, lies between two others."""
+    at = bisect.bisect_right(places, low)
+    return at < len(places) and places[at] < high
 
 
 def _flat(lines: Sequence[_Line]) -> Iterator[tuple[_Line, Step | None]]:

@@ -42,7 +42,7 @@ def _denied_sendings(findings: Findings) -> None:
             told = isinstance(shown.content, Header) or (shown.own and shown.exhibit.label in _SAID)
             if not told or shown.signer not in facts.given:
                 continue
-            if not facts.noted(shown.signer, shown.subject, Act.SENT):
+            if not facts.has_noted(shown.signer, shown.subject, Act.SENT):
                 unsent[shown.signer].append(shown)
     for party, all_shown in unsent.items():
         strong = [shown for shown in all_shown if shown.label in DURABLE]
@@ -78,10 +78,10 @@ def _denied_receivings(findings: Findings) -> None:
     told: set[str] = set()
     for shown, receipt in facts.of(Receipt):
         holder = receipt.holder
-        if holder not in facts.given or holder in told or facts.noted(holder, receipt.header, *_GOT):
+        if holder not in facts.given or holder in told or facts.has_noted(holder, receipt.header, Act.OPENED):
             continue
         told.add(holder)
-        text = f"{holder} gave {receipt.contributor} a receipt for what its ledger does not have as received"
+        text = f"{holder} gave {receipt.contributor} a receipt for what its ledger does not have as opened"
         question = [each for each in facts.shown.get(receipt.open_round, []) if isinstance(each.content, OpenRound)]
         findings.prove(
             Kind.DENIED_RECEIVING,
@@ -104,10 +104,11 @@ def _unpaired(findings: Findings) -> None:
         entry, peer = at.entry, at.entry.peer
         if peer is None or peer not in facts.given or entry.subject is None:
             continue
-        if entry.act is Act.SENT and not facts.noted(peer, entry.subject, *_GOT):
+        if entry.act is Act.SENT and not facts.has_noted(peer, entry.subject, *_GOT):
             lost[at.party, peer].append(at)
-        checkpoint = any(isinstance(each.content, Checkpoint) for each in facts.shown.get(entry.subject, ()))
-        if entry.act is Act.RECEIVED and not checkpoint and not facts.noted(peer, entry.subject, Act.SENT):
+        if entry.act is not Act.RECEIVED or facts.has_noted(peer, entry.subject, Act.SENT):
+            continue
+        if not any(isinstance(each.content, Checkpoint) for each in facts.shown.get(entry.subject, ())[:1]):
             from_nowhere[at.party, peer].append(at)
     for (sender, recipient), found in lost.items():
         text = (

@@ -2,12 +2,14 @@
 
 Rules of the file:
 - A function looks at its `Case` and the charter, never at anything else; it raises `NotShown` where it sees no proof.
-- It holds whatever else may be in the bundle: what is there beside the proof takes nothing away and adds nothing.
+- It holds whatever else may be in the bundle: what is there beside the proof takes nothing away and adds nothing, and
+  however much there is, time grows with it and no faster.
+- A ledger goes on under the next charter, so an entry of it may be of one that allowed what this one does not.
 - The sentence says what was signed. What an honest program could have signed is no proof, and the reason stands there.
 """
 
-import itertools
-from collections.abc import Callable, Iterator
+from collections import defaultdict
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from typing import Final, TypeVar
 
 from ..crypto.labels import Label
@@ -17,13 +19,13 @@ from ..protocol.ledger import LABELS, Act, Checkpoint, DataClass, LedgerEntry
 from ..protocol.messages import CloseList, Header, HolderList, OpenRound, Receipt, RoundStatement, Statement
 from .access import forbidden
 from .errors import NotShown
-from .evidence import Case, Proven
+from .evidence import Case, Included, Proven
 from .exhibits import Shown
 from .report import Kind
 from .words import names, spoken, where
 
 T = TypeVar("T", bound=Statement)
-_List = CloseList | HolderList
+V = TypeVar("V")
 
 
 def _said(case: Case, kind: type[T]) -> list[tuple[Shown, T]]:
@@ -34,15 +36,26 @@ def _headers(case: Case) -> list[tuple[Shown, Header]]:
     return [(each, each.content) for each in case.shown if isinstance(each.content, Header)]
 
 
-def _pairs(found: list[tuple[Shown, T]]) -> Iterator[tuple[tuple[Shown, T], tuple[Shown, T]]]:
-    return itertools.combinations(found, 2)
+def _two(found: Iterable[tuple[Hashable, Hashable, V]]) -> tuple[V, V] | None:
+    """Return the first two values of one key, the first item, that differ in the second."""
+    first: dict[Hashable, tuple[Hashable, V]] = {}
+    for key, what, value in found:
+        known = first.setdefault(key, (what, value))
+        if known[0] != what:
+            return known[1], value
+    return None
 
 
 def _question(case: Case, open_round: bytes) -> OpenRound:
-    for shown, question in _said(case, OpenRound):
-        if shown.subject == open_round:
-            return question
-    raise NotShown("the question that this is about is not there")
+    question = case.questions.get(open_round)
+    if question is None:
+        raise NotShown("the question that this is about is not there")
+    return question
+
+
+def _entries(case: Case) -> list[Included]:
+    """Return the entries under the charter that the bundle is about."""
+    return [at for at in case.included if at.entry.charter == case.charter.digest]
 
 
 # --- ledgers
@@ -50,9 +63,9 @@ def _question(case: Case, open_round: bytes) -> OpenRound:
 
 def forked(case: Case) -> Proven:
     """Two checkpoints of one party: of one size with two roots, or one that the other's ledger did not grow from."""
-    for (_, one), (_, other) in _pairs(_said(case, Checkpoint)):
-        if one.party == other.party and one.size == other.size and one.root != other.root:
-            return Proven(one.party, f"{one.party} signed for two view ledgers of {one.size} entries")
+    pair = _two(((said.party, said.size), said.root, said) for _, said in _said(case, Checkpoint))
+    if pair is not None:
+        return Proven(pair[0].party, f"{pair[0].party} signed for two view ledgers of {pair[0].size} entries")
     if case.growth is not None:
         older, newer, root = case.growth
         if older.root != root:
@@ -97,14 +110,7 @@ def _goes_on_after(case: Case, session: bytes, number: int, attempt: int) -> boo
     What belongs to an attempt is noted before the party turns to the next; without that, a log that ends early would
     look like a denial.
     """
-    return any(
-        entry.session == session and (entry.round, entry.attempt) > (number, attempt)
-        for entry in case.log[: case.log_signed]
-    )
-
-
-def _noted(case: Case, act: tuple[Act, ...], subject: bytes) -> bool:
-    return any(entry.act in act and entry.subject == subject for entry in case.log)
+    return case.log_last.get(session, (number, attempt)) > (number, attempt)
 
 
 DURABLE: Final = frozenset({Label.CONTRIBUTION, Label.AGGREGATE, Label.RECEIPT})
@@ -120,7 +126,7 @@ def denied_sending(case: Case) -> Proven:
         if about is None or shown.signer != case.log_of or shown.label not in DURABLE:
             continue
         passed = _goes_on_after(case, about.session, about.round, about.attempt)
-        if passed and not _noted(case, (Act.SENT,), shown.subject):
+        if passed and (Act.SENT, shown.subject) not in case.log_notes:
             to = _addressee(shown.content)
             what = spoken(shown.label)
             return Proven(
@@ -139,17 +145,20 @@ def _addressee(content: Statement | Header) -> str:
 
 
 def denied_receiving(case: Case) -> Proven:
-    """A receipt, and the whole ledger of who gave it without what the receipt is for, though it goes on after that."""
+    """A receipt, and the whole ledger of who gave it without the opening of what it is for, though it goes on.
+
+    A receipt says that the share was opened, and the opening is in the file before the receipt is signed.
+    """
     for _, receipt in _said(case, Receipt):
         if receipt.holder != case.log_of:
             continue
         question = _question(case, receipt.open_round)
         passed = _goes_on_after(case, question.session, question.round, question.attempt)
-        if passed and not _noted(case, (Act.RECEIVED, Act.OPENED), receipt.header):
+        if passed and (Act.OPENED, receipt.header) not in case.log_notes:
             return Proven(
                 receipt.holder,
                 f"{receipt.holder} gave {receipt.contributor} a receipt in {where(question)}, and its ledger, which "
-                f"goes on after that, says it got nothing",
+                f"goes on after that, says it opened nothing",
                 (receipt.contributor,),
             )
     raise NotShown("the ledger has what its party gave a receipt for, or does not go on after it")
@@ -157,45 +166,51 @@ def denied_receiving(case: Case) -> Proven:
 
 def two_questions(case: Case) -> Proven:
     """Two questions for one attempt."""
-    for (one, first), (other, second) in _pairs(_said(case, OpenRound)):
-        same = (first.session, first.round, first.attempt, first.purpose)
-        if same == (second.session, second.round, second.attempt, second.purpose) and one.subject != other.subject:
-            return Proven(one.signer, f"{one.signer} signed two questions for {where(first)} of one session")
+    asked = _said(case, OpenRound)
+    pair = _two(
+        ((said.session, said.round, said.attempt, said.purpose), shown.subject, (shown, said)) for shown, said in asked
+    )
+    if pair is not None:
+        (shown, said), _ = pair
+        return Proven(shown.signer, f"{shown.signer} signed two questions for {where(said)} of one session")
     raise NotShown("no two questions are for one attempt")
 
 
 def two_sets(case: Case) -> Proven:
     """Two final lists of one secure worker for one question."""
-    lists: tuple[list[tuple[Shown, _List]], ...] = ([*_said(case, CloseList)], [*_said(case, HolderList)])
-    for found in lists:
-        for (one, first), (other, second) in itertools.combinations(found, 2):
-            if (first.holder, first.open_round) != (second.holder, second.open_round) or one.subject == other.subject:
-                continue
-            texts = [names([entry.party for entry in each.contributions]) for each in (first, second)]
-            told = f": {texts[0]}; and {texts[1]}" if texts[0] != texts[1] else ""
-            return Proven(first.holder, f"{first.holder} signed two contributor sets for one question{told}")
+    lists: list[tuple[Shown, CloseList | HolderList]] = [*_said(case, CloseList), *_said(case, HolderList)]
+    pair = _two(((type(said), said.holder, said.open_round), shown.subject, said) for shown, said in lists)
+    if pair is not None:
+        texts = [names([entry.party for entry in each.contributions]) for each in pair]
+        told = f": {texts[0]}; and {texts[1]}" if texts[0] != texts[1] else ""
+        return Proven(pair[0].holder, f"{pair[0].holder} signed two contributor sets for one question{told}")
     raise NotShown("no two lists of one party are for one question")
 
 
 def two_outcomes(case: Case) -> Proven:
     """Two round statements of one secure worker for one question."""
-    for (one, first), (other, second) in _pairs(_said(case, RoundStatement)):
-        if (first.holder, first.open_round) == (second.holder, second.open_round) and one.subject != other.subject:
-            return Proven(first.holder, f"{first.holder} signed two outcomes of one question")
+    stated = _said(case, RoundStatement)
+    pair = _two(((said.holder, said.open_round), shown.subject, said) for shown, said in stated)
+    if pair is not None:
+        return Proven(pair[0].holder, f"{pair[0].holder} signed two outcomes of one question")
     raise NotShown("no two outcomes of one party are for one question")
 
 
 def contradicted_set(case: Case) -> Proven:
     """A release, or its statement, that is not over the Close list of who made it."""
+    stated: dict[tuple[str, bytes], list[RoundStatement]] = defaultdict(list)
+    sealed: dict[tuple[str, bytes], list[Header]] = defaultdict(list)
+    for _, said in _said(case, RoundStatement):
+        stated[said.holder, said.open_round].append(said)
+    for _, header in _headers(case):
+        if header.label is Label.AGGREGATE:
+            sealed[header.sender, header.open_round].append(header)
     for shown, close in _said(case, CloseList):
-        for _, said in _said(case, RoundStatement):
-            same = (said.holder, said.open_round) == (close.holder, close.open_round)
-            if same and (said.close != shown.subject or said.contributors != close.contributors):
+        contributors = close.contributors
+        for said in stated.get((close.holder, close.open_round), ()):
+            if said.close != shown.subject or said.contributors != contributors:
                 return Proven(close.holder, f"{close.holder} closed with one set and stated the outcome over another")
-        for _, header in _headers(case):
-            ours = header.label is Label.AGGREGATE and header.sender == close.holder
-            if not ours or header.open_round != close.open_round:
-                continue
+        for header in sealed.get((close.holder, close.open_round), ()):
             if header.close != shown.subject or header.contributors != len(close.contributions):
                 text = f"{close.holder} released a sum over another set than it closed with in {where(header)}"
                 return Proven(close.holder, text)
@@ -204,24 +219,25 @@ def contradicted_set(case: Case) -> Proven:
 
 def left_out(case: Case) -> Proven:
     """A receipt of who counts a contribution, and its Close list without it."""
+    in_all: dict[tuple[str, bytes], set[tuple[str, bytes]]] = {}
+    for _, close in _said(case, CloseList):
+        listed = {(entry.party, entry.commitment) for entry in close.contributions}
+        in_all.setdefault((close.holder, close.open_round), listed).intersection_update(listed)
     for _, receipt in _said(case, Receipt):
-        for _, close in _said(case, CloseList):
-            if (receipt.holder, receipt.open_round) != (close.holder, close.open_round):
-                continue
-            question = _question(case, receipt.open_round)
-            # Another holder that has a share does not list it; who counts it closes over what it gave a receipt for.
-            counting = receipt.contributor in question.cohort and (
-                case.seats.counting(question, receipt.contributor) == receipt.holder
+        closed = in_all.get((receipt.holder, receipt.open_round))
+        if closed is None or (receipt.contributor, receipt.commitment) in closed:
+            continue
+        question = _question(case, receipt.open_round)
+        # Another holder that has a share does not list it; who counts it closes over what it gave a receipt for.
+        if receipt.contributor in question.cohort and (
+            case.seats.counting(question, receipt.contributor) == receipt.holder
+        ):
+            return Proven(
+                receipt.holder,
+                f"{receipt.holder} gave {receipt.contributor} a receipt in {where(question)} and closed without "
+                f"that contribution",
+                (receipt.contributor,),
             )
-            if counting and (receipt.contributor, receipt.commitment) not in {
-                (entry.party, entry.commitment) for entry in close.contributions
-            }:
-                return Proven(
-                    receipt.holder,
-                    f"{receipt.holder} gave {receipt.contributor} a receipt in {where(question)} and closed without "
-                    f"that contribution",
-                    (receipt.contributor,),
-                )
     raise NotShown("every receipt is in the set")
 
 
@@ -236,7 +252,7 @@ def _released(case: Case) -> Iterator[tuple[str, bytes, int, bytes, tuple[str, .
     for _, said in _said(case, RoundStatement):
         question = _question(case, said.open_round)
         yield said.holder, question.session, question.round, said.release, said.contributors, said.open_round
-    for at in case.included:
+    for at in _entries(case):
         entry = at.entry
         if entry.act is Act.RELEASED and entry.session is not None and entry.subject is not None:
             yield at.party, entry.session, entry.round, entry.subject, entry.whose, entry.open_round
@@ -244,25 +260,27 @@ def _released(case: Case) -> Iterator[tuple[str, bytes, int, bytes, tuple[str, .
 
 def two_releases(case: Case) -> Proven:
     """Two sums of one secure worker in one round."""
-    for one, other in itertools.combinations(_released(case), 2):
-        if one[:3] == other[:3] and one[3] != other[3]:
-            return Proven(one[0], f"{one[0]} released two sums in round {one[2]} of one session")
+    pair = _two((each[:3], each[3], each) for each in _released(case))
+    if pair is not None:
+        return Proven(pair[0][0], f"{pair[0][0]} released two sums in round {pair[0][2]} of one session")
     raise NotShown("no two releases are of one round")
 
 
 def two_sets_of_one_model(case: Case) -> Proven:
     """Releases of one secure worker over two sets for one model."""
-    for one, other in itertools.combinations(_released(case), 2):
-        if one[0] != other[0] or set(one[4]) == set(other[4]):
-            continue
-        asked = [_question(case, each[5] or b"") for each in (one, other)]
-        if asked[0].model == asked[1].model:
-            return Proven(
-                one[0],
-                f"{one[0]} released sums over two contributor sets for one model, in rounds {one[2]} and {other[2]}: "
-                f"their difference is of {names(sorted(set(one[4]) ^ set(other[4])))}",
-                tuple(sorted(set(one[4]) ^ set(other[4]))),
-            )
+    asked = ((each, case.questions.get(each[5] or b"")) for each in _released(case))
+    pair = _two(
+        ((each[0], question.model), frozenset(each[4]), each) for each, question in asked if question is not None
+    )
+    if pair is not None:
+        one, other = pair
+        apart = tuple(sorted(set(one[4]) ^ set(other[4])))
+        return Proven(
+            one[0],
+            f"{one[0]} released sums over two contributor sets for one model, in rounds {one[2]} and {other[2]}: "
+            f"their difference is of {names(apart)}",
+            apart,
+        )
     raise NotShown("no two releases are over two sets for one model")
 
 
@@ -281,7 +299,7 @@ def small_release(case: Case) -> Proven:
 
 def forbidden_access(case: Case) -> Proven:
     """An entry in which a party says that it opened, made or kept what it must not have."""
-    for at in case.included:
+    for at in _entries(case):
         why = forbidden(case.seats, case.charter, at.party, at.entry)
         if why is not None:
             whose = names(at.entry.whose)
@@ -294,7 +312,7 @@ def forbidden_access(case: Case) -> Proven:
 def plain_access(case: Case) -> Proven:
     """An entry in which the model owner says that it opened an update, under a charter of mode plain."""
     owner = case.charter.model_owner.name
-    opened = [at for at in case.included if at.party == owner and at.entry.act is Act.OPENED]
+    opened = [at for at in _entries(case) if at.party == owner and at.entry.act is Act.OPENED]
     whose = sorted({at.entry.whose[0] for at in opened if at.entry.data is DataClass.UPDATE})
     if case.charter.rules.mode is not Mode.PLAIN or not whose:
         raise NotShown("no single update is on record as opened by the model owner of a plain run")
@@ -305,14 +323,14 @@ def plain_access(case: Case) -> Proven:
 def false_entry(case: Case) -> Proven:
     """An entry that says something else of an envelope than its signed header and Close list do."""
     headers = {shown.subject: header for shown, header in _headers(case)}
-    closes = {shown.subject: close for shown, close in _said(case, CloseList)}
+    closed = {shown.subject: close.contributors for shown, close in _said(case, CloseList)}
     for at in case.included:
         header = headers.get(at.entry.subject or b"")
         why = None if header is None else misstated(at.party, at.entry, header)
-        if header is not None and why is None and header.close in closes:
-            close = closes[header.close or b""]
-            if at.entry.data is DataClass.AGGREGATE and at.entry.whose != close.contributors:
-                why = f"it says that the sum is of {names(at.entry.whose)}, and it was closed over another set"
+        whose = at.entry.whose
+        if header is not None and why is None and at.entry.data is DataClass.AGGREGATE:
+            other = closed.get(header.close or b"", whose) != whose
+            why = f"it says that the sum is of {names(whose)}, and it was closed over another set" if other else None
         if why is not None:
             return Proven(at.party, f"entry {at.sequence} of {at.party} is not what was signed: {why}")
     raise NotShown("every entry says what was signed")
@@ -325,10 +343,14 @@ def misstated(party: str, entry: LedgerEntry, header: Header) -> str | None:
         return None
     if (party, entry.peer) != (ours, theirs):
         return f"it was sealed by {header.sender} for {header.recipient}"
+    if entry.charter != header.charter:
+        return "it is of another charter"
     if LABELS.get(entry.data) is not header.label:
         return f"it holds a {spoken(header.label)}, not a {entry.data.value}"
     if (entry.session, entry.round, entry.attempt) != (header.session, header.round, header.attempt):
         return f"it is of {where(header)}"
+    if entry.open_round != header.open_round:
+        return f"it answers another question of {where(header)}"
     if header.label is Label.CONTRIBUTION and entry.whose != (header.sender,):
         return f"it is of {header.sender}"
     if header.label is Label.AGGREGATE and len(entry.whose) != header.contributors:
@@ -347,26 +369,33 @@ def failed_sum(case: Case) -> Proven:
     for shown, check in _said(case, SumCheck):
         if check.state is SumState.FAILED:
             question = _question(case, check.open_round)
-            suspects = tuple(dict.fromkeys((*question.present, *question.cohort)))
+            # Nobody but the model owner knows the sum, so its word may be what is wrong.
+            suspects = tuple(dict.fromkeys((*question.present, *question.cohort, shown.signer)))
             return Proven(
                 None,
                 f"{shown.signer} signed that the sum of {where(question)} is not that of its contributors; one of "
-                f"these lied: {names(question.present)}, or a contributor",
+                f"these lied: {names(question.present)}, a contributor, or {shown.signer} with that",
                 suspects,
             )
     raise NotShown("no check of a sum failed")
 
 
 def contradicted_total(case: Case) -> Proven:
-    """The model owner's signed word that one holder's total contradicts the sum of the others."""
+    """The model owner's signed word that one holder's total contradicts the sum of the others.
+
+    The totals are sealed for the model owner, so nobody else sees whether they contradict each other. Where they do, a
+    contributor may have sent that holder a share that does not fit its others.
+    """
     for shown, check in _said(case, SumCheck):
         for holder in check.contradicted:
             question = _question(case, check.open_round)
             if holder in question.present:
                 return Proven(
-                    holder,
+                    None,
                     f"{shown.signer} signed that the total of {holder} contradicts the sum of {where(question)} that "
-                    f"the others make",
+                    f"the others make; {holder} lied with its total, a contributor with a share, or {shown.signer} "
+                    f"with that",
+                    tuple(dict.fromkeys((holder, shown.signer, *question.cohort))),
                 )
     raise NotShown("no total is contradicted")
 

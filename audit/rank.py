@@ -18,7 +18,11 @@ def computable(forms: Iterable[Form], known: Collection[str] = ()) -> frozenset[
     Reduced row echelon form: a unit vector is in the span exactly if it is a row of it.
     """
     rows: dict[str, _Row] = {}
-    for form in {form - frozenset(known) for form in forms}:
+    left = {form - frozenset(known) for form in forms}
+    whole = len(frozenset().union(*left))
+    for form in left:
+        if len(rows) == whole:
+            break  # no further sum can add anything
         row = {name: Fraction(1) for name in form}
         for pivot, other in rows.items():
             if pivot in row:

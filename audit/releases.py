@@ -1,9 +1,9 @@
 """One release a round, over one set a model, of the minimum cohort at least: what each secure worker let go of."""
 
-import itertools
 from collections import defaultdict
 from dataclasses import dataclass
 
+from ..crypto.labels import Label
 from ..protocol.ledger import Act, DataClass
 from ..protocol.messages import OpenRound, RoundStatement
 from .exhibits import Shown
@@ -69,10 +69,8 @@ def check(findings: Findings) -> None:
 
 
 def _two(found: list[Let]) -> tuple[Let, Let] | None:
-    for one, other in itertools.combinations(found, 2):
-        if one.subject != other.subject:
-            return one, other
-    return None
+    other = next((each for each in found if each.subject != found[0].subject), None)
+    return None if other is None else (found[0], other)
 
 
 def _prove(findings: Findings, kind: Kind, text: str, lets: list[Let]) -> None:
@@ -91,13 +89,21 @@ def _prove(findings: Findings, kind: Kind, text: str, lets: list[Let]) -> None:
 
 
 def _received_twice(findings: Findings) -> None:
-    """Note two sums of one holder that the model owner opened in one round, where no release of it is on record."""
+    """Note two sums of one holder that the model owner opened in one round, where no release of it is on record.
+
+    What the model owner writes down accuses nobody else: each is a sum whose head the holder signed, and handed over.
+    """
     facts = findings.facts
-    opened: dict[tuple[str | None, bytes | None, int], set[bytes]] = defaultdict(set)
-    places: dict[tuple[str | None, bytes | None, int], list[At]] = defaultdict(list)
+    opened: dict[tuple[str, bytes, int], set[bytes]] = defaultdict(set)
+    places: dict[tuple[str, bytes, int], list[At]] = defaultdict(list)
     for at in facts.acts(Act.OPENED, DataClass.AGGREGATE):
-        key = at.entry.peer, at.entry.session, at.entry.round
-        opened[key].add(at.entry.subject or b"")
+        subject, header = at.entry.subject or b"", facts.header(at.entry.subject)
+        if header is None or header.label is not Label.AGGREGATE:
+            continue
+        if at.party not in facts.holders_of.get((subject, header.sender), ()):
+            continue
+        key = header.sender, header.session, header.round
+        opened[key].add(subject)
         places[key].append(at)
     for key, subjects in opened.items():
         if len(subjects) > 1:

@@ -22,9 +22,11 @@ from ..crypto.fingerprint import fingerprint
 from ..crypto.labels import Label
 from ..crypto.ring import Words
 from ..crypto.sharing.wire import total_from_section
+from ..protocol import limits
 from ..protocol.errors import SiteFileError
 from ..protocol.messages import CloseList, Contribution, Header, OpenRound, Purpose, Receipt, RoundStatement
 from ..protocol.openings import OpeningFiles
+from .exhibits import Shown
 from .facts import Facts
 from .findings import Findings
 from .outcomes import last_check
@@ -44,20 +46,39 @@ def replay(findings: Findings, openings: OpeningFiles) -> tuple[Replay, ...]:
     for open_round, question in facts.questions.items():
         closes = facts.about(CloseList, open_round)
         if question.purpose is Purpose.TRAIN and closes and openings:
-            out.append(_round(findings, openings, open_round, question, closes[0][1]))
+            sets = _sets(question, closes)
+            out += [_round(findings, openings, open_round, question, each, sure=len(sets) == 1) for each in sets]
     return tuple(out)
 
 
+def _sets(question: OpenRound, closes: Sequence[tuple[Shown, CloseList]]) -> list[CloseList]:
+    """Return each set that was closed with, at most one a holder: one that lies is not to stand for all."""
+    out: list[CloseList] = []
+    for _, close in closes:
+        if close.holder in question.present and not any(close.contributions == each.contributions for each in out):
+            out.append(close)
+    return out[: len(question.present)]
+
+
 def _round(
-    findings: Findings, openings: OpeningFiles, open_round: bytes, question: OpenRound, close: CloseList
+    findings: Findings,
+    openings: OpeningFiles,
+    open_round: bytes,
+    question: OpenRound,
+    close: CloseList,
+    *,
+    sure: bool,
 ) -> Replay:
+    """Add up one set; unless it is `sure` that the sum was over this one, a fingerprint of another shows nothing."""
     facts = findings.facts
+    if question.words * question.plan.word_bits // 8 > limits.VECTOR_MEMORY:
+        return _said(question, "not replayed", "it asks for more than any secure worker makes room for", ())
     known = tuple(name for name in close.contributors if _opened(facts, openings, open_round, name))
     try:
         totals = _totals(findings, openings, open_round, question, close.contributions)
     except _NotOpened as missing:
         return _said(question, "not replayed", str(missing), known)
-    compared, wrong = _compare_totals(findings, openings, open_round, question, totals)
+    compared, wrong = _compare_totals(findings, openings, open_round, question, totals, close)
     scheme = facts.seats.scheme
     try:
         total = scheme.combiner(question.plan, question.words).combine(totals)
@@ -67,6 +88,10 @@ def _round(
     said = check[1] if check is not None else None
     if said is not None and said.challenge is not None and said.fingerprint is not None:
         right = fingerprint(total, said.challenge) == said.fingerprint
+        if not right and not sure:
+            return _said(
+                question, "not replayed", "of several sets it was closed over, the sum is not this one's", known
+            )
         if not right:
             text = f"the sum of {where(question)} is not what its contributors opened"
             about = question.session, question.round, question.attempt
@@ -164,17 +189,33 @@ def _released(facts: Facts, open_round: bytes, holder: str) -> tuple[Header, byt
     return None
 
 
+def _closed_with(facts: Facts, header: Header, close: CloseList) -> bool:
+    """Whether the list that a released total names, signed by its sender, has these contributions."""
+    signed = (shown.content for shown in facts.shown.get(header.close or b"", ()) if shown.signer == header.sender)
+    return any(isinstance(each, CloseList) and each.contributions == close.contributions for each in signed)
+
+
 def _compare_totals(
-    findings: Findings, openings: OpeningFiles, open_round: bytes, question: OpenRound, totals: Mapping[int, Words]
+    findings: Findings,
+    openings: OpeningFiles,
+    open_round: bytes,
+    question: OpenRound,
+    totals: Mapping[int, Words],
+    close: CloseList,
 ) -> tuple[int, list[str]]:
-    """Return how many released totals were opened and compared, and the holders whose total is another one."""
+    """Return how many released totals were opened and compared, and the holders whose total is another one.
+
+    A holder's total is held to the set that it signed itself, and to no set that another holder says it was.
+    """
     facts, seats, wrong, compared = findings.facts, findings.facts.seats, [], 0
     about, owner = (question.session, question.round, question.attempt), facts.charter.model_owner.name
     for index, ours in totals.items():
         holder = seats.holders[index]
         header, subject = _released(facts, open_round, holder) or (None, b"")
+        if header is None or not _closed_with(facts, header, close):
+            continue
         try:
-            opening = None if header is None else openings.find(owner, header, subject)
+            opening = openings.find(owner, header, subject)
             if opening is None:
                 continue
             section = memoryview(b"".join(opening.sections))

@@ -8,6 +8,8 @@ Rules of the file:
 """
 
 import enum
+import json
+import re
 from typing import Final, Literal
 
 import msgspec
@@ -381,8 +383,16 @@ class Report(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 def encode(report: Report) -> bytes:
-    """Return the report as one indented JSON object."""
-    return msgspec.json.format(msgspec.json.encode(report), indent=2)
+    """Return the report as one indented JSON object.
+
+    What does not print is escaped: a peer's text, looked at in a terminal, is not to paint another report there.
+    """
+    text = msgspec.json.format(msgspec.json.encode(report), indent=2).decode()
+    return re.sub(r"[^\n -~]+", lambda found: found[0] if found[0].isprintable() else _escaped(found[0]), text).encode()
+
+
+def _escaped(text: str) -> str:
+    return "".join(each if each.isprintable() else json.dumps(each)[1:-1] for each in text)
 
 
 def schema() -> str:

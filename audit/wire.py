@@ -17,8 +17,10 @@ from typing import Final, Literal
 
 import msgspec
 
+from ..crypto.sealing import body_bytes
 from ..protocol.charter import Charter, Role
 from ..protocol.ledger import Act, DataClass
+from ..protocol.messages import Header
 from .capture import Line, Taken
 from .captured import Capture, Carried, Stray, Transfer, WireBytes
 from .examine import Audit
@@ -42,6 +44,8 @@ class _Envelope:
 
     subject: bytes
     entries: list[At]
+    header: Header | None = None
+    """Its signed header, if anybody has it: what that says no entry of somebody else can change."""
     lines: list[Line] = field(default_factory=list)
 
     @property
@@ -50,15 +54,19 @@ class _Envelope:
 
     @property
     def sender(self) -> str:
+        if self.header is not None:
+            return self.header.sender
         return self.first.party if self.first.entry.act is Act.SENT else self.first.entry.peer or ""
 
     @property
     def recipient(self) -> str:
+        if self.header is not None:
+            return self.header.recipient
         return self.first.entry.peer or "" if self.first.entry.act is Act.SENT else self.first.party
 
     @property
     def wire(self) -> int:
-        return self.first.entry.wire
+        return self.first.entry.wire if self.header is None else body_bytes(sum(self.header.sections))
 
     def noted(self, party: str, *acts: Act) -> int | None:
         return next((at.sequence for at in self.entries if at.party == party and at.entry.act in acts), None)
@@ -158,8 +166,8 @@ class _Wire:
 
     def _nothing_else(self) -> None:
         strange = [line for line in self.bulk if line.unexplained]
-        # What follows a hole of the capture cannot be read, and proves nothing.
-        holed = [line for line in strange if line.missing]
+        # What follows a hole of the capture cannot be read, and proves nothing. A hole behind it explains nothing.
+        holed = [line for line in strange if all(side.holed for side in line.sides if side.account.unexplained)]
         if holed:
             self.note(
                 Kind.NOT_CAPTURED,
@@ -167,7 +175,7 @@ class _Wire:
                 f"{plural(sum(line.unexplained for line in holed), 'byte')} of "
                 f"{plural(len(holed), 'bulk connection')} cannot be read: the capture lacks some before them",
             )
-        strange = [line for line in strange if not line.missing]
+        strange = [line for line in strange if not any(line is each for each in holed)]
         why = next((side.why for line in strange for side in line.sides if side.why), "an end within a frame")
         self._stray(strange, why, f"are nothing that the lane sends ({why})", unexplained=True)
         neither = [line for line in self.taken.lines if line.mechanism is Mechanism.ANOTHER]
@@ -303,14 +311,17 @@ def _envelopes(facts: Facts) -> dict[bytes, _Envelope]:
             at for at in entries if at.entry.act in _ACTS and at.entry.data is not DataClass.CONTROL and at.entry.wire
         ]
         if about:
-            out[subject] = _Envelope(subject, sorted(about, key=lambda at: at.entry.act is not Act.SENT))
+            ordered = sorted(about, key=lambda at: at.entry.act is not Act.SENT)
+            out[subject] = _Envelope(subject, ordered, facts.header(subject))
     return out
 
 
 def _listens(charter: Charter, sender: str, recipient: str) -> bool | None:
     """Whether the sender of a body is the one who listens; None where roles do not say."""
     order = (Role.SECURE_WORKER, Role.MODEL_OWNER)
-    roles = [charter.party(name).role for name in (sender, recipient)]
+    known = {party.name: party.role for party in charter.parties}
+    # A ledger can name anybody as who it was sent to.
+    roles = [known.get(name) for name in (sender, recipient)]
     for role in order:
         if role in roles:
             return roles[0] is role if roles[0] is not roles[1] else None

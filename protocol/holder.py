@@ -5,7 +5,7 @@ from abc import abstractmethod
 from ..crypto.errors import BadWrappedKey
 from ..crypto.identity import Identity
 from .charter import Charter
-from .errors import AlreadyContributed
+from .errors import AlreadyContributed, IllegalMessage
 from .exchange import Exchange, Incoming
 from .intake import Intake
 from .machine import Drop, Expect, Machine, Permit
@@ -46,7 +46,8 @@ class HolderMachine(Machine):
         while self._intake is not None:
             try:
                 upload = self._intake.next_upload()
-            except BadWrappedKey as error:
+            # Somebody else's upload that ended may be what starts this one: it must not answer for it, nor we.
+            except (BadWrappedKey, IllegalMessage) as error:
                 self.tell(RefusedProgress(code=error.code, text=str(error)))
                 if error.party is not None:
                     self.send(error.party, Refusal(code=error.code, about=self._intake.open_round))

@@ -197,7 +197,8 @@ class Intake:
         """Return an upload to start now: sender, envelope, and the subject of an earlier one it replaces.
 
         Raises:
-            BadWrappedKey: naming the sender, whose announcement is forgotten; call again for the next.
+            BadWrappedKey, IllegalMessage: naming the sender, whose key opens nothing, or who has had more noted than
+                anybody may; its announcement is forgotten, call again for the next.
         """
         sender = next(iter(self._waiting), None)
         full = len(self._opening) + self._late >= limits.UPLOADS_IN_FLIGHT
@@ -210,11 +211,11 @@ class Intake:
         try:
             content = self._seats.content(self.question, sender, self._identity.name)
             incoming = self._exchange.open(head, self.key, staging, content=content)
-        except BadWrappedKey as error:
+        except (BadWrappedKey, IllegalMessage) as error:
             if staging is not None:
                 self._buffers.give(staging)
             # An upload of this sender that is under way keeps its place: each such head would make room for one more.
-            raise BadWrappedKey(error.reason, party=sender) from None
+            raise type(error)(error.reason, party=sender) from None
         replaced = self._opening.pop(sender, None)
         self._opening[sender] = incoming.subject
         return sender, incoming, replaced

@@ -3,6 +3,8 @@
 Rules of the file:
 - The file is the party's own database, so its schema is somebody else's too: it is read through no table, view or index
   but the one this release makes, and never written. A log that a killed party left beside it is taken in on a copy.
+- Pages that point at one page many times make a file of some kilobytes into a table without end. So no table gives more
+  bytes than its file has, and the schema takes no longer to read than a sound one can.
 - Opening reads all of it once. Reading the entries again checks them again, and that they still come to the same root.
 - An error names the file and, where there is one, the entry. What cannot be read at all is a `JournalError`, since it
   accuses nobody; a ledger that contradicts itself, or what its party signed, is a `BrokenLedger`.
@@ -25,7 +27,7 @@ import sqlite3
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 from urllib.parse import quote
 
 from ..crypto.errors import NotInTree
@@ -41,6 +43,10 @@ from .ledger import Checkpoint, CheckpointKept, Exhibit, LedgerEntry, stored_nod
 from .messages import Signed
 from .statements import open_signed
 
+_ROW_BYTES: Final = 4
+"""What the smallest row takes in a file: its length, its number, and how many columns it has."""
+_SCHEMA_STEPS: Final = 20_000
+"""Steps of SQLite's machine for one statement while a file is opened; ours takes some hundreds."""
 _ROWS: Final = "select sequence, entry, hashes from ledger not indexed order by sequence"
 _ROW: Final = "select hashes from ledger where sequence = ?"
 _ENTRY: Final = "select entry from ledger where sequence = ?"
@@ -137,7 +143,7 @@ class LedgerFile:
         """
         labels = {label.value: label for label in Label}
         with self._reading("has exhibits that cannot be read"):
-            for subject, signer, label, content in self._db.execute(_EXHIBITS):
+            for subject, signer, label, content in self._counted(_EXHIBITS):
                 whole = isinstance(subject, bytes) and isinstance(signer, str) and isinstance(content, bytes)
                 known = labels.get(label) if isinstance(label, str) else None
                 if whole and known is not None and len(subject) == limits.DIGEST:
@@ -178,12 +184,16 @@ class LedgerFile:
             self._open.callback(database.close)
             # A file may ask for more memory than there is, and its text need not be text.
             database.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, limits.LEDGER_ENTRY_BYTES + limits.MIB)
+            database.set_progress_handler(lambda: True, _SCHEMA_STEPS)
             database.text_factory = lambda content: content.decode("utf-8", "replace")
             for setting in ("locking_mode = exclusive", "trusted_schema = off", "cell_size_check = on"):
                 database.execute(f"pragma {setting}")
             for table in (ENTRIES_TABLE, LEDGER_TABLE, EXHIBITS_TABLE):
                 self._check_table(database, table)
             said = party_of(database)
+            database.set_progress_handler(None, 0)
+            (pages,), (page,) = (database.execute(f"pragma page_{each}").fetchone() for each in ("count", "size"))
+            self._bytes = pages * page
         if said != self._party:
             raise JournalError(f"{self._path} is the ledger of {said or 'nobody'}, not of {self._party}")
         return database
@@ -215,7 +225,16 @@ class LedgerFile:
 
     def _rows(self) -> Iterator[tuple[object, object, object]]:
         with self._reading("cannot be read as far as its last entry"):
-            yield from self._db.execute(_ROWS)
+            yield from self._counted(_ROWS)
+
+    def _counted(self, statement: str) -> Iterator[tuple[Any, ...]]:
+        """Yield all rows; raises `sqlite3.DatabaseError` once they are more than the file can hold."""
+        left = self._bytes
+        for row in self._db.execute(statement):
+            left -= _ROW_BYTES + sum(len(each) for each in row if isinstance(each, bytes | str))
+            if left < 0:
+                raise sqlite3.DatabaseError("a table has more than the file can hold")
+            yield row
 
     def _node(self, level: int, number: int) -> bytes:
         return stored_node(self._blob(_ROW, last_leaf(level, number)), level)

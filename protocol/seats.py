@@ -155,6 +155,8 @@ class Seats:
 
     def _counting(self, question: OpenRound, turn: int) -> str:
         full = [name for name in question.present if Kind.VECTOR in self._form(name, turn)] or list(question.present)
+        # An auditor is shown questions that nobody took, one that asks no secure worker among them.
+        full = full or list(self.workers)
         return full[turn % len(full)]
 
     def _form(self, holder: str, turn: int) -> tuple[Kind, ...]:

@@ -12,6 +12,8 @@ from tertium.audit.captured import Transfer
 from tertium.audit.report import Kind, Report, Severity
 from tertium.cli import main
 from tertium.protocol import limits
+from tertium.protocol.codec import decode_as, encode
+from tertium.protocol.ledger import Act, DataClass, LedgerEntry
 
 sys.path.insert(0, str(Path(__file__).parent))  # importlib mode puts no folder of tests there
 from handmade import (
@@ -239,3 +241,71 @@ def test_the_summary_has_a_section(run: Case, capsys: Capsys) -> None:
     assert said[at + 3].startswith("  7 of 7 envelopes on the wire whole and on record at both ends; 0 on record not")
     assert said[at + 4] == "  1 pattern looked for, 1 found"
     assert said[0] == "VIOLATION: 1 on record"
+
+
+# --- a capture, or a ledger, that was made to lie
+
+
+def test_a_peer_that_is_no_party_ends_nothing(run: Case, capsys: Capsys, tmp_path: Path, rewrite: Any) -> None:
+    """A ledger can name anybody as who its party sent something to."""
+    folder = Path(shutil.copytree(run.folder, tmp_path / "copy"))
+
+    def stranger(rows: list[bytes]) -> list[bytes]:
+        made = LedgerEntry(
+            Act.SENT, DataClass.UPDATE, decode_as(LedgerEntry, rows[0]).charter, peer="zoe", whose=("bob",),
+            wire=1000, subject=b"z" * 32,
+        )  # fmt: skip
+        return [*rows, encode(made)]
+
+    rewrite(folder, "bob", stranger)
+    data = body(1000)
+    packets = framed(segments(bulk(b"z" * 32, [data], from_client=True, port=50123)))
+    _, report = run.audit(capsys, pcap([*run.packets(), *packets]), folder=folder)
+    assert one(report, b"z" * 32).recipient == "zoe"
+
+
+def test_who_sealed_an_envelope_is_what_its_header_says(
+    run: Case, capsys: Capsys, tmp_path: Path, rewrite: Any
+) -> None:
+    """Another party notes it as its own, of another length: the two ends of it have nothing to answer for."""
+    folder = Path(shutil.copytree(run.folder, tmp_path / "copy"))
+    envelope = next(each for each in run.envelopes if each.sender == "bob")
+
+    def claimed(rows: list[bytes]) -> list[bytes]:
+        made = LedgerEntry(
+            Act.SENT, DataClass.UPDATE, decode_as(LedgerEntry, rows[0]).charter, peer="carol", whose=("alice",),
+            wire=5, subject=envelope.subject,
+        )  # fmt: skip
+        return [*rows, encode(made)]
+
+    rewrite(folder, "alice", claimed)
+    _, report = run.audit(capsys, pcap(run.packets()), folder=folder)
+    transfer = one(report, envelope.subject)
+    assert (transfer.sender, transfer.recipient, transfer.wire) == ("bob", envelope.recipient, envelope.wire)
+    assert [each.state for each in transfer.connections] == ["whole"]
+    assert not any("not in the ledger of carol" in text for text in texts(report, Kind.UNRECORDED_BYTES))
+
+
+@pytest.mark.parametrize("hole", [False, True])
+def test_a_hole_behind_bytes_that_no_lane_sends_does_not_explain_them(run: Case, capsys: Capsys, hole: bool) -> None:
+    talk = run.talk(0, extra=command(b"SECRET", b"hidden" * 20))
+    segs = segments(talk)
+    if hole:
+        # One segment from far ahead, as anybody on the way could send it.
+        ahead = next(seg for seg in reversed(segs) if seg.source == talk.client)
+        segs.append(replace(ahead, sequence=ahead.sequence + 100_000, flags=16, data=b"x"))
+    others = [packet for each in run.talks()[1:] for packet in framed(segments(each))]
+    _, report = run.audit(capsys, pcap([*others, *framed(segs)]))
+    assert any("are nothing that the lane sends" in text for text in texts(report, Kind.UNRECORDED_BYTES))
+
+
+@pytest.mark.parametrize(
+    "hidden",
+    [frame(b"") * 8, b"\x02" + struct.pack(">Q", 0), b"\x02" + struct.pack(">Q", 1) + b"x", command(b"PING", b"hi")],
+    ids=["empty frames", "an empty frame with a long length", "a long length", "a time to live"],
+)
+def test_what_could_carry_a_message_in_framing_is_unexplained(run: Case, capsys: Capsys, hidden: bytes) -> None:
+    _, report = run.audit(capsys, with_one(run, 0, run.talk(0, extra=hidden)))
+    assert report.capture is not None
+    assert report.capture.bytes.unexplained > 0
+    assert any("are nothing that the lane sends" in text for text in texts(report, Kind.UNRECORDED_BYTES))

@@ -219,8 +219,9 @@ def test_a_secure_worker_that_alters_a_sum_is_among_the_suspects(make: Maker) ->
 
 def test_where_the_scheme_can_tell_it_is_named(make: Maker) -> None:
     done = make.audit(make.ran("shamir 2 of 4", machines={"second": alters_the_total(SecureWorker)}))
-    done.holds(Kind.CONTRADICTED_TOTAL, "second")
-    assert done.violations == [(Kind.CONTRADICTED_TOTAL, "second")]
+    finding = done.holds(Kind.CONTRADICTED_TOTAL, None)
+    assert finding.others[:2] == ("second", "owner")
+    assert done.violations == [(Kind.CONTRADICTED_TOTAL, None)]
     assert [each.check for each in done.report.attempts] == ["verified"]
 
 
