@@ -12,7 +12,7 @@ from pathlib import Path
 import msgspec
 
 from ..crypto.errors import TertiumError
-from ..learning.registry import load_task
+from ..learning.registry import load_task, load_trainer
 from ..learning.task import ServerOptimiser
 from ..protocol.charter import Role
 from ..protocol.site import Site, load_site
@@ -24,9 +24,9 @@ _LENGTH = 4096
 def load(role: Role, site: Site, name: str) -> str:
     """Load what this role would load of a task, and return one line about it; raises what the task raises."""
     entry = site.tasks[name]
-    task = load_task(entry.factory, entry.options)
     if role is not Role.MODEL_OWNER:
-        return task.trainer().describe()
+        return load_trainer(name, entry).describe()
+    task = load_task(entry.factory, entry.options)
     plan = site.owner
     chosen = plan.optimiser if plan is not None else None
     server = ServerOptimiser(

@@ -80,6 +80,8 @@ def run(
             if done
             else f"task {plan.task}, {plan.rounds} rounds"
         )
+        with of_task(plan.task):
+            text += f"; {described}" if (described := model.describe()) else ""
         return run_machine(workplace, machine, text, watch_stdin=watch_stdin)
 
 

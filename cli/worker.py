@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from ..learning.registry import load_task
+from ..learning.registry import load_trainer
 from ..protocol.charter import Role
 from ..workers.data_owner import DataOwner
 from ..workers.evaluator import Evaluator
@@ -52,7 +52,7 @@ def _run(role: Role, folder: Path, charter_path: Path | None, *, as_json: bool, 
         trainers, lines = {}, []
         for name, entry in workplace.site.tasks.items():
             with of_task(name):
-                trainers[name] = load_task(entry.factory, entry.options).trainer()
+                trainers[name] = load_trainer(name, entry)
                 lines.append(f"{name}: {trainers[name].describe()}")
         kind = DataOwner if role is Role.DATA_OWNER else Evaluator
         machine = kind(

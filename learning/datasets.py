@@ -25,11 +25,16 @@ MNIST_FILES: Mapping[str, str] = {
     "t10k-labels-idx1-ubyte.gz": "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6",
 }
 """The four original files and their SHA-256."""
+TRAIN = ("train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz")
+TEST = ("t10k-images-idx3-ubyte.gz", "t10k-labels-idx1-ubyte.gz")
+MNIST_SHAPE = (28, 28)
 TIMEOUT = 30.0
 """Seconds a download waits for the next bytes."""
 HELD_OUT = 5
 """One embedded digit in this many is held out."""
 CLASSES = 10
+
+Bytes = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
@@ -79,13 +84,19 @@ def embedded_digits() -> Split:
     )
 
 
-def _labelled(folder: Path, images: str, labels: str, digits: Collection[int] | None) -> Images:
-    """Return one pair of IDX files as images of some digits, all for None; raises `DatasetError`."""
+def _pair(folder: Path, images: str, labels: str) -> tuple[Bytes, Bytes]:
+    """Return pixels [n, height, width] and labels [n] of one pair of IDX files; raises `DatasetError`."""
     pixels, answers = (read_idx(_either(folder, name)) for name in (images, labels))
     if pixels.ndim != 3 or answers.ndim != 1 or len(pixels) != len(answers):
         raise DatasetError(f"{images} and {labels} are not images and as many labels")
     if answers.size and answers.max() >= CLASSES:
         raise DatasetError(f"{labels} holds a label above 9")
+    return pixels, answers
+
+
+def _labelled(folder: Path, images: str, labels: str, digits: Collection[int] | None) -> Images:
+    """Return one pair of IDX files as images of some digits, all for None; raises `DatasetError`."""
+    pixels, answers = _pair(folder, images, labels)
     if digits is not None:
         kept = np.isin(answers, list(digits))
         pixels, answers = pixels[kept], answers[kept]
@@ -106,17 +117,32 @@ def mnist_train(data_dir: Path, digits: Collection[int] | None = None) -> Images
     Raises:
         DatasetError: a file is missing or damaged.
     """
-    return _labelled(data_dir, "train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz", digits)
+    return _labelled(data_dir, *TRAIN, digits)
 
 
 def mnist_test(data_dir: Path, digits: Collection[int] | None = None) -> Images:
     """Return MNIST's 10,000 test images, or those of some digits, as `mnist_train` does."""
-    return _labelled(data_dir, "t10k-images-idx3-ubyte.gz", "t10k-labels-idx1-ubyte.gz", digits)
+    return _labelled(data_dir, *TEST, digits)
 
 
 def mnist(data_dir: Path) -> Split:
     """Return both halves of MNIST from a folder with the four original files; raises `DatasetError`."""
     return Split(train=mnist_train(data_dir), test=mnist_test(data_dir))
+
+
+def mnist_labels(data_dir: Path) -> tuple[Bytes, Bytes]:
+    """Return the labels of the training and of the test images, once all four files were read and found sound.
+
+    Raises:
+        DatasetError: a file is missing or damaged, or its images are not of 28 x 28 pixels.
+    """
+    found = []
+    for images, labels in (TRAIN, TEST):
+        pixels, answers = _pair(data_dir, images, labels)
+        if pixels.shape[1:] != MNIST_SHAPE:
+            raise DatasetError(f"{images} holds images of {' x '.join(map(str, pixels.shape[1:]))} pixels, not 28 x 28")
+        found.append(answers)
+    return found[0], found[1]
 
 
 def fetch_mnist(

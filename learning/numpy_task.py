@@ -22,7 +22,7 @@ from .describe import counts_line
 from .files import read_whole, write_atomically
 from .options import count, number, one_of
 from .task import GlobalModel, LocalUpdate, ServerOptimiser, Task, Trainer, Values
-from .updates import clip, require_aggregate, require_model_length, require_same_layout
+from .updates import clip, own_test, require_aggregate, require_model_length, require_same_layout
 
 Floats = npt.NDArray[np.float32]
 FIGURES = ("loss", "accuracy")
@@ -250,6 +250,19 @@ class NumpyTrainer(Trainer):
     def evaluate(self, layout: Layout, model: Buffer) -> Score:
         """Return how `model` does on the held-out rows, or on this party's own where there are none."""
         return self.task.score(self.task.read(layout, model), self._rows if self._test is None else self._test)
+
+    @property
+    def tests_own(self) -> bool:
+        """Whether there are held-out rows."""
+        return self._test is not None
+
+    def evaluate_own(self, layout: Layout, model: Buffer, kind: UpdateKind, update: Sequence[Values]) -> Score:
+        """Return how `model` with this party's update alone does on the held-out rows; see `Trainer.evaluate_own`."""
+        test = own_test(kind, self._test)
+        base = self.task.read(layout, model)
+        flat = np.concatenate(require_aggregate(layout, kind, update))
+        own = (base + flat if kind is UpdateKind.DELTA else flat).astype("<f4")
+        return self.task.score(own, test)
 
     def __repr__(self) -> str:
         return f"NumpyTrainer({self.describe()})"

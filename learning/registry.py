@@ -10,8 +10,9 @@ from collections.abc import Mapping
 
 from ..crypto.errors import TertiumError
 from ..protocol.errors import SiteFileError
+from ..protocol.site import TaskEntry
 from .extras import missing
-from .task import Task
+from .task import Task, Trainer
 
 _FACTORY = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*", re.ASCII)
 
@@ -50,6 +51,21 @@ def load_task(factory: str, options: Mapping[str, object]) -> Task:
     except SystemExit as error:
         raise SiteFileError(f"task {factory} ends its process instead of being built: SystemExit: {error}") from error
     return task
+
+
+def load_trainer(name: str, entry: TaskEntry) -> Trainer:
+    """Return the side of a data owner or evaluator of the task `name`, as its site file describes it; loads the data.
+
+    Raises:
+        SiteFileError: as `load_task`, or a line of the entry could never have an effect.
+    """
+    trainer = load_task(entry.factory, entry.options).trainer()
+    if entry.evaluate_own_rounds and not trainer.tests_own:
+        raise SiteFileError(
+            f"tasks.{name}.evaluate_own_rounds: the task has no test data here to score a model on; give it some, or "
+            "leave the line out"
+        )
+    return trainer
 
 
 def _import(name: str) -> object:

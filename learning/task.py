@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..crypto.labels import Buffer
+from ..protocol.errors import SiteFileError
 from ..protocol.training import Layout, Score, TrainingPlan, UpdateKind
 
 Values = npt.NDArray[np.float32] | npt.NDArray[np.float64]
@@ -72,11 +73,30 @@ class Trainer(ABC):
     def evaluate(self, layout: Layout, model: Buffer) -> Score:
         """Return how `model` does on this party's test data (its own data where it has no other)."""
 
+    @property
+    def tests_own(self) -> bool:
+        """Whether `evaluate_own` has test data to answer with."""
+        return False
+
+    def evaluate_own(self, layout: Layout, model: Buffer, kind: UpdateKind, update: Sequence[Values]) -> Score:
+        """Return how this party's own model does on its test data: `model` with nobody's update but `update` applied.
+
+        `update` is what `train` returned for `model`, as it is sent. For this party's own operator, never sent.
+
+        Raises:
+            SiteFileError: the task cannot say: no test data, or gradients, with which no local model is made.
+        """
+        raise SiteFileError("this task scores no model of its own")
+
 
 class GlobalModel(ABC):
     """A model owner's side of a task: holds the model, applies aggregates."""
 
     layout: Layout
+
+    def describe(self) -> str:
+        """Return one line about this party's test data, for its own operator; empty where it has none."""
+        return ""
 
     @abstractmethod
     def to_bytes(self) -> bytes:

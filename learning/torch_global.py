@@ -81,6 +81,10 @@ class TorchGlobalModel(GlobalModel):
         self._optimiser = build_optimiser(optimiser, self._trained)
         self._test = task.load_test()
 
+    def describe(self) -> str:
+        """Return one line about the test data, with a count a class; empty where there are none."""
+        return self.task.describe_data(self._test, "test") if self._test is not None else ""
+
     def to_bytes(self) -> bytes:
         """Return the model's bytes, as `layout` describes them."""
         return model_to_bytes(self.module, self.layout)

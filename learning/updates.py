@@ -7,6 +7,7 @@ are exchanged as float32, float64 and all integers as float64 (integers as the d
 
 import math
 from collections.abc import Iterable, Sequence
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +16,9 @@ from ..protocol.errors import SiteFileError
 from ..protocol.training import DType, Entry, Layout, UpdateKind
 from .errors import BadUpdate
 from .task import Values
+
+TestData = TypeVar("TestData")
+"""Whatever a task keeps its test data in."""
 
 
 def exchange_type(entry: Entry) -> type[np.float32] | type[np.float64]:
@@ -104,6 +108,15 @@ def moved_integers(
     if (over | under).any():
         raise BadUpdate(f"the aggregate of {entry.name} leaves the range of {entry.dtype.value}")
     return current + steps
+
+
+def own_test(kind: UpdateKind, test: TestData | None) -> TestData:
+    """Return the test data that a data owner's own model is scored on; raises `SiteFileError` if it cannot be."""
+    if test is None:
+        raise SiteFileError("this party's task has no test data to score its own model on")
+    if kind is UpdateKind.GRADIENTS:
+        raise SiteFileError("the plan asks for gradients, so no model is trained locally that could be scored")
+    return test
 
 
 def mean_of(updates: Iterable[Sequence[Values]]) -> list[npt.NDArray[np.float64]]:

@@ -174,6 +174,22 @@ class Scored(Progress, frozen=True, tag="scored"):
         return f"round {self.round}: global model on {self.examples} test examples: loss {self.loss:.4f}{accuracy}"
 
 
+class ScoredOwn(Progress, frozen=True, tag="scored-own"):
+    """A data owner scored the model it had just trained, before it was averaged; the figures stay on its own screen."""
+
+    round: int
+    examples: int
+    loss: float
+    accuracy: float | None = None
+    shares: tuple[float, ...] = ()
+    """Share of its answers that is each class, in class order; empty where a task has no classes."""
+
+    def line(self) -> str:
+        """Return the sentence a person reads."""
+        accuracy = f", accuracy {self.accuracy:.2%}" if self.accuracy is not None else ""
+        return f"round {self.round}: own model on {self.examples} test examples: loss {self.loss:.4f}{accuracy}"
+
+
 class Ended(Progress, frozen=True, tag="ended"):
     """The party is done; `error` says why, if it failed."""
 
@@ -196,5 +212,6 @@ AnyProgress = (
     | RoundDone
     | SumChecked
     | Scored
+    | ScoredOwn
     | Ended
 )

@@ -33,6 +33,10 @@ class _Line(Checked, frozen=True, forbid_unknown_fields=True):
     error: ClassVar[type[Misuse]] = SiteFileError
 
 
+Rounds = Annotated[tuple[Annotated[int, Meta(ge=1, le=1_000_000)], ...], Meta(max_length=100_000)]
+"""Numbers of rounds, the first of which is 1."""
+
+
 class LocalLimits(_Line, frozen=True, forbid_unknown_fields=True):
     """What this site allows; a line left out allows what the charter does."""
 
@@ -54,6 +58,9 @@ class TaskEntry(_Line, frozen=True, forbid_unknown_fields=True):
 
     factory: Factory
     options: dict[str, Any] = msgspec.field(default_factory=dict)
+    evaluate_own_rounds: Rounds = ()
+    """Rounds after which a data owner scores the model it has just trained, before it is averaged, on this task's test
+    data, and shows the score to its own operator; never sent. The update waits for it."""
 
 
 class Listen(_Line, frozen=True, forbid_unknown_fields=True):
@@ -122,6 +129,8 @@ class OwnerPlan(_Line, frozen=True, forbid_unknown_fields=True):
     metrics: Annotated[tuple[Name, ...], Meta(max_length=16)] = ("loss", "accuracy")
     evaluate_every: Annotated[int, Meta(ge=0, le=1_000_000)] = 1
     """Rounds between evaluations; 0 evaluates only after the last."""
+    evaluate_rounds: Rounds = ()
+    """Rounds after which the model is evaluated too, whatever `evaluate_every` says."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -158,8 +167,9 @@ class OwnerPlan(_Line, frozen=True, forbid_unknown_fields=True):
 
     def evaluates_after(self, index: int) -> bool:
         """Whether the model is scored after round `index`, counted from 0; after the last it always is."""
-        last = index + 1 == self.rounds
-        return last or (self.evaluate_every > 0 and (index + 1) % self.evaluate_every == 0)
+        number = index + 1
+        asked = number == self.rounds or number in self.evaluate_rounds
+        return asked or (self.evaluate_every > 0 and number % self.evaluate_every == 0)
 
 
 class Site(_Line, frozen=True, forbid_unknown_fields=True):
@@ -195,6 +205,11 @@ class Site(_Line, frozen=True, forbid_unknown_fields=True):
             raise SiteFileError(f'tasks: {name} has none; add [tasks.NAME] with factory = "package.module:Class"')
         if self.audit.keep_openings and role not in (Role.DATA_OWNER, Role.MODEL_OWNER):
             raise SiteFileError(f"audit.keep_openings: {name} is a {role.words}, which has nothing of its own to open")
+        own = [task for task, entry in self.tasks.items() if entry.evaluate_own_rounds]
+        if own and role is not Role.DATA_OWNER:
+            raise SiteFileError(
+                f"tasks.{own[0]}.evaluate_own_rounds: only a data owner trains a model of its own, and {name} is none"
+            )
         if role is Role.SECURE_WORKER and self.tasks:
             raise SiteFileError(f"tasks: {name} is a secure worker, which never trains or scores anything")
 

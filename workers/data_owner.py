@@ -51,12 +51,12 @@ from ..protocol.messages import (
     Signed,
     share_list,
 )
-from ..protocol.progress import RoundClosed, Said, TrainedLocally
+from ..protocol.progress import RoundClosed, Said, ScoredOwn, TrainedLocally
 from ..protocol.rounds import Phase, Step
 from ..protocol.session import question_digest
 from ..protocol.site import Site
 from ..protocol.statements import open_signed
-from ..protocol.training import Layout, WeightRule
+from ..protocol.training import Layout, Score, WeightRule
 from ..protocol.vector import encode_vector
 from .answering import AnsweringOwner
 from .memory import SentKept
@@ -97,7 +97,10 @@ class _Vector:
 class _Trained:
     words: Words = field(repr=False)
     update: LocalUpdate = field(repr=False)
-    seconds: float = 0.0
+    round: int
+    seconds: float
+    own: Score | str | None = field(repr=False)
+    """How the model does that was trained, or why that is not known; None where nobody asked."""
 
 
 class DataOwner(AnsweringOwner):
@@ -188,7 +191,9 @@ class DataOwner(AnsweringOwner):
             self.name.encode(),
         )
         self._training = question_digest(question)
-        self.effect(Work(self._training.hex(), lambda: _train(trainer, question, layout, model, stream)))
+        entry = self.site.tasks.get(question.training.task)
+        score = entry is not None and question.round in entry.evaluate_own_rounds
+        self.effect(Work(self._training.hex(), lambda: _train(trainer, question, layout, model, stream, score=score)))
 
     def worked(self, tag: str, result: Any, now: float) -> None:
         """Seal what was trained, or decline; or answer a challenge."""
@@ -210,6 +215,7 @@ class DataOwner(AnsweringOwner):
                 payload=words.nbytes,
                 commitment=self._vector.digest,
             )
+            self._tell_own(result)
         if asked is None or question_digest(asked.question) != trained:
             return  # between two attempts, or for a round that is over
         if not isinstance(result, _Trained) or self._vector is None:
@@ -223,6 +229,14 @@ class DataOwner(AnsweringOwner):
         figures = dict(zip(question.training.metrics, update.metrics, strict=True))
         self.tell(TrainedLocally(question.round, update.examples, figures, result.seconds))
         self._seal(asked, self._vector)
+
+    def _tell_own(self, trained: _Trained) -> None:
+        """Show our operator how our own model does, or why that is not known; nobody else learns either."""
+        own, number = trained.own, trained.round
+        if isinstance(own, Score):
+            self.tell(ScoredOwn(number, own.examples, own.loss, own.accuracy, tuple(own.shares)))
+        elif own is not None:
+            self.tell(Said(text=f"round {number}: own model not scored: {own}", warning=True))
 
     def _seal(self, asked: Asked, vector: _Vector) -> None:
         """Seal one share a holder, fresh; the vector is the one of every attempt at this round."""
@@ -439,12 +453,27 @@ class DataOwner(AnsweringOwner):
         return min(waits, default=None)
 
 
-def _train(trainer: Trainer, question: OpenRound, layout: Layout, model: Buffer, stream: bytes) -> _Trained | None:
-    """Run on the work thread: train and encode; None where there is nothing to contribute."""
+def _train(
+    trainer: Trainer, question: OpenRound, layout: Layout, model: Buffer, stream: bytes, *, score: bool
+) -> _Trained | None:
+    """Run on the work thread: train and encode, then `score`; None where there is nothing to contribute."""
     begun = time.monotonic()
     update = trainer.train(layout, model, question.training, stream)
     if update.examples == 0:
         return None
     weight = update.examples if question.weight_rule is WeightRule.EXAMPLES else 1
     words = encode_vector(question, layout, update.values, weight, update.metrics)
-    return _Trained(words, update, time.monotonic() - begun)
+    seconds = time.monotonic() - begun
+    # Here and not after the update is sent: a check of the sum that came meanwhile would have to wait for it.
+    own = _score_own(trainer, question, layout, model, update) if score else None
+    return _Trained(words, update, question.round, seconds, own)
+
+
+def _score_own(
+    trainer: Trainer, question: OpenRound, layout: Layout, model: Buffer, update: LocalUpdate
+) -> Score | str:
+    """Return the score of our own model, or why there is none: whatever happens, the contribution is made."""
+    try:
+        return trainer.evaluate_own(layout, model, question.kind, update.values)
+    except Exception as error:  # the site's own class may fail in any way
+        return str(error) or type(error).__name__

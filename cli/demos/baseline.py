@@ -54,7 +54,7 @@ class Baseline:
     def __init__(self, recipe: Recipe, acts: tuple[Act, ...], seed: int, owners: int, folder: Path) -> None:
         question = Question(
             factory=recipe.factory,
-            options=dict(recipe.pooled),
+            options=dict(recipe.pooled or {}),
             acts=tuple((act.first, act.plan) for act in acts),
             owners=owners,
             seed=seed,

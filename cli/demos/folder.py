@@ -116,6 +116,8 @@ def write_site(recipe: Recipe, trust: Trust, member: Member, folder: Path, plan:
         if trust.mode is Mode.PLAIN:
             table["limits"]["modes"] = [trust.mode.value]
         table["tasks"] = {recipe.task: {"factory": recipe.factory, "options": dict(member.options)}}
+        if recipe.own_models and member.role is Role.DATA_OWNER:
+            table["tasks"][recipe.task]["evaluate_own_rounds"] = list(plan.evaluate_rounds)
     if member.role is Role.MODEL_OWNER:
         table["owner"] = {name: value for name, value in msgspec.to_builtins(plan).items() if value is not None}
     text = _HEADER.format(name=member.name, role=member.role.words) + tomli_w.dumps(table)

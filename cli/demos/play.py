@@ -10,6 +10,7 @@ import importlib.util
 import signal
 import time
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -21,7 +22,7 @@ from ...crypto.sharing.naming import collusion_words
 from ...learning.extras import missing
 from ...protocol.charter import Charter, Mode, Role
 from ...protocol.check_messages import SumState
-from ...protocol.progress import Opened, RoundDone, Scored
+from ...protocol.progress import Opened, RoundDone, Scored, ScoredOwn
 from ...protocol.training import Score
 from ..running import TERMINATED
 from ..trust import Trust
@@ -84,12 +85,16 @@ class _Seen:
     checks: Counter[str] = field(default_factory=Counter)
     """What came of checking the sums."""
     silent: set[str] = field(default_factory=set)
+    own: dict[str, list[ScoredOwn]] = field(default_factory=dict)
+    """What each data owner scored of its own models."""
 
     def take(self, line: Line) -> None:
         """Count a line."""
         match line.progress:
             case Scored() as scored:
                 self.scores.append(scored)
+            case ScoredOwn() as scored:
+                self.own.setdefault(line.party, []).append(scored)
             case RoundDone(contributors=contributors, check=check, silent=silent):
                 self.rounds += 1
                 self.contributors.add(contributors)
@@ -138,19 +143,24 @@ def play(
                 seen.take(line)
                 screen.line(line)
 
-            with contextlib.closing(Baseline(recipe, acts, seed, len(recipe.named(Role.DATA_OWNER)), run)) as baseline:
+            with contextlib.ExitStack() as ending:
+                baseline = None
+                if recipe.pooled is not None:
+                    baseline = Baseline(recipe, acts, seed, len(recipe.named(Role.DATA_OWNER)), run)
+                    ending.callback(baseline.close)
                 for number, act in enumerate(acts):
                     screen.note(act.title)
                     if number:
                         write_site(recipe, trust, owner, run / owner.name, act.plan)
                     launcher.act(watch, resume=number > 0)
-                score = _baseline_score(baseline, launcher, screen)
+                score = _baseline_score(baseline, launcher, screen) if baseline is not None else None
             if not seen.scores or seen.rounds != total:
                 raise PartyFailed(
                     f"{owner.name} (model owner) finished {seen.rounds} of {total} rounds", party=owner.name
                 )
             model = copy_model(run, owner.name)
             draw(run / "progress.png", f"tertium demo {recipe.name}", seen.scores, score)
+            evaluated = recipe.evaluation(run, seen.scores, seen.own) if recipe.evaluation is not None else []
             launcher.check()
     except StoppedByOperator as stop:
         # SIGINT ends as Ctrl-C ends every command; the others are requests to terminate.
@@ -179,7 +189,7 @@ def play(
     if as_json:
         click.echo(encoded)
     else:
-        _conclude(recipe, trust, summary, seen, model)
+        _conclude(recipe, trust, summary, seen, (*evaluated, *(recipe.closing(model) if recipe.closing else ())))
     return 0
 
 
@@ -218,8 +228,8 @@ def _baseline_score(baseline: Baseline, launcher: Launcher, screen: Screen) -> S
     return answer.score
 
 
-def _conclude(recipe: Recipe, trust: Trust, summary: Summary, seen: _Seen, model: Path) -> None:
-    """Print what was learned, who saw what, and what to do next."""
+def _conclude(recipe: Recipe, trust: Trust, summary: Summary, seen: _Seen, learned: Sequence[str]) -> None:
+    """Print what was learned, who saw what, and what to do next; `learned` is what only this demo says of its model."""
     run = summary.run
     owner = recipe.named(Role.MODEL_OWNER)[0].name
     rows = [("federated", summary.accuracy, summary.loss)]
@@ -229,7 +239,7 @@ def _conclude(recipe: Recipe, trust: Trust, summary: Summary, seen: _Seen, model
     for name, accuracy, loss in rows:
         shown = f"accuracy {accuracy:7.2%}, " if accuracy is not None else ""
         click.echo(f"{name:<12} {shown}loss {loss:.4f}, on {owner}'s test data")
-    for line in recipe.closing(model) if recipe.closing else ():
+    for line in learned:
         click.echo(line)
     click.echo()
     for line in _who_saw_what(recipe, trust, seen):

@@ -67,12 +67,17 @@ def series(axes: "Axes", rounds: Sequence[int], values: Sequence[float], label: 
     )
 
 
-def label(axes: "Axes", title: str, x: str, y: str, *, per_cent: bool = False) -> None:
-    """Say what the axes show; accuracy stands on its whole scale."""
+def label(axes: "Axes", title: str, x: str, y: str, *, per_cent: bool = False, beside: bool = False) -> None:
+    """Say what the axes show; accuracy stands on its whole scale. `beside`: a long legend hides no line."""
+    from matplotlib.ticker import MaxNLocator
+
+    if x == "round":
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set(title=title, xlabel=x, ylabel=y)
     axes.set_ylim(0, 102 if per_cent else None)
     if axes.get_legend_handles_labels()[0]:
-        axes.legend(fontsize="small")
+        where: dict[str, Any] = {"loc": "upper left", "bbox_to_anchor": (1.01, 1.0)} if beside else {}
+        axes.legend(fontsize="small", **where)
 
 
 def save(figure: "Figure", path: Path) -> tuple[Path, ...]:

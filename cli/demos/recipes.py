@@ -7,7 +7,7 @@ Rules of the file:
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from ...protocol.charter import Deadlines, Role
+from ...protocol.progress import Scored, ScoredOwn
 from ...protocol.site import OwnerPlan
 from ..trust import Trust
 from .errors import DemoError
@@ -23,6 +24,8 @@ DEADLINES = Deadlines(join=60.0, upload=120.0, close=30.0, release=30.0, stateme
 """A demo's parties share one machine, so a minute is long."""
 
 _YELLOWS = ("yellow", "bright_yellow", "dark_orange")
+EVALUATED_EVERY = 10
+"""Rounds between two evaluations of the MNIST demo: after 1, 11, 21, 31, and the last."""
 TOY_INPUTS = ((0.0, 0.0), (0.0, 1.0), (1.0, 0.0), (1.0, 1.0))
 TOY_TARGETS = (0.0, 0.0, 1.0, 1.0)
 
@@ -58,8 +61,8 @@ class Recipe:
     task: str
     factory: str
     members: tuple[Member, ...]
-    pooled: Mapping[str, Any]
-    """Options of the task that holds everybody's data, for the centralised baseline."""
+    pooled: Mapping[str, Any] | None
+    """Options of the task that holds everybody's data, for the centralised baseline; None for no such baseline."""
     rounds: int
     acts: Callable[[int, int], tuple[Act, ...]]
     """From the number of rounds and the seed to the acts."""
@@ -70,6 +73,12 @@ class Recipe:
     """What its charter calls it; after the demo's name if empty."""
     closing: Callable[[Path], list[str]] | None = None
     """Lines about the finished model, from its file."""
+    own_models: bool = False
+    """Whether each data owner scores its own model after the rounds in `OwnerPlan.evaluate_rounds`."""
+    prepare: "Callable[[Recipe, Path | None], Recipe] | None" = None
+    """From a folder with data, or None where none was named, to the demo that has them; None if it needs none."""
+    evaluation: Callable[[Path, Sequence[Scored], Mapping[str, Sequence[ScoredOwn]]], list[str]] | None = None
+    """Writes what model owner and data owners scored into the run folder, and returns lines about it."""
 
     def named(self, role: Role) -> tuple[Member, ...]:
         """Return the members of a role."""
@@ -86,6 +95,15 @@ def recipe(name: str) -> Recipe:
     if found is None:
         raise DemoError(f"there is no demo {name[:40]!r} in this release; demos: {', '.join(sorted(RECIPES))}")
     return found
+
+
+def with_data(recipe: Recipe, folder: Path | None) -> Recipe:
+    """Return the demo with its data: from `folder`, or for None from where it has them; raises `DemoError`."""
+    if recipe.prepare is not None:
+        return recipe.prepare(recipe, folder)
+    if folder is not None:
+        raise DemoError(f"--data is for the demo mnist; {recipe.name} has its data with it, so leave --data out")
+    return recipe
 
 
 def counted(number: int, noun: str) -> str:
@@ -144,6 +162,26 @@ def _toy_closing(model: Path) -> list[str]:
     return lines
 
 
+def _mnist_acts(rounds: int, seed: int) -> tuple[Act, ...]:
+    plan = OwnerPlan(
+        task="mnist",
+        rounds=rounds,
+        batches=10,
+        batch_size=32,
+        learning_rate=0.1,
+        seed=seed,
+        evaluate_every=0,
+        evaluate_rounds=(*range(1, rounds, EVALUATED_EVERY), rounds),
+    )
+    return (Act(f"{counted(rounds, 'round')}, in each 10 batches of 32 at every data owner", plan),)
+
+
+def _mnist_prepare(recipe: Recipe, folder: Path | None) -> Recipe:
+    from .mnist import prepare
+
+    return prepare(recipe, folder)
+
+
 DIGITS = Recipe(
     name="digits",
     title="three data owners with disjoint handwritten digits, one small convolutional network",
@@ -182,4 +220,24 @@ TOY = Recipe(
     closing=_toy_closing,
 )
 
-RECIPES: Mapping[str, Recipe] = {"digits": DIGITS, "toy": TOY}
+MNIST = Recipe(
+    name="mnist",
+    title="three data owners with disjoint digits of MNIST, and a model owner with the test images",
+    task="mnist",
+    factory="tertium.learning.tasks.mnist:Mnist",
+    members=(
+        _owner({"digits": [], "test": True}),
+        Member("alice", Role.DATA_OWNER, "green", "Digits 0 to 3", {"digits": [0, 1, 2, 3], "test": True}),
+        Member("bob", Role.DATA_OWNER, "magenta", "Digits 4 to 6", {"digits": [4, 5, 6], "test": True}),
+        Member("charlie", Role.DATA_OWNER, "blue", "Digits 7 to 9", {"digits": [7, 8, 9], "test": True}),
+        _third(),
+    ),
+    pooled=None,
+    rounds=40,
+    acts=_mnist_acts,
+    minimum_cohort=3,
+    own_models=True,
+    prepare=_mnist_prepare,
+)
+
+RECIPES: Mapping[str, Recipe] = {"digits": DIGITS, "mnist": MNIST, "toy": TOY}

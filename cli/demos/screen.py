@@ -4,6 +4,7 @@ Nothing that a party printed is taken as markup or reaches a terminal unprintabl
 """
 
 import os
+import textwrap
 import time
 from abc import ABC, abstractmethod
 from collections import deque
@@ -25,6 +26,7 @@ from ...protocol.progress import (
     RoundOpened,
     Said,
     Scored,
+    ScoredOwn,
     Sealed,
     Started,
     SumChecked,
@@ -91,6 +93,8 @@ class Plain(Screen):
         self._warnings: set[str] = set()
         self._width = max(len(member.name) for member in recipe.members)
         self._rounds = rounds
+        self._seldom = recipe.own_models
+        """Whether the model is scored after a few rounds only, each of which is shown."""
         self._verbose = verbose
 
     def line(self, line: Line) -> None:
@@ -113,7 +117,7 @@ class Plain(Screen):
         progress = line.progress
         if isinstance(progress, Said) and progress.text in self._warnings:
             return False
-        if not isinstance(progress, _PER_ROUND):
+        if not isinstance(progress, _PER_ROUND) or (isinstance(progress, Scored) and self._seldom):
             return True
         number = progress.round
         if number != 1 and (
@@ -131,6 +135,7 @@ class Panes(Screen):
         self._subtitles = {member.name: "starting" for member in recipe.members}
         shown = [member for member in recipe.members if member.role is not Role.DATA_OWNER]
         self._rows = [shown, list(recipe.named(Role.DATA_OWNER))]
+        self._width = console.width
         low, high = _PANE
         self._height = max(low, min(high, (console.height - 4) // len(self._rows)))
         self._texts: dict[str, deque[Text]] = {member.name: deque(maxlen=self._height - 2) for member in recipe.members}
@@ -158,20 +163,26 @@ class Panes(Screen):
             self.note(line.text)
             return
         progress = line.progress
+        text = compact(line, holder=line.party in self._holders)
         if isinstance(progress, Started):
             self._subtitles[line.party] = f"pid {progress.pid}" + (f", {progress.text}" if progress.text else "")
-        text = compact(line, holder=line.party in self._holders)
         if not text:
             return
         loud = (isinstance(progress, Said) and progress.warning) or isinstance(progress, RefusedProgress)
-        style = "bold red" if loud else "bold" if isinstance(progress, TrainedLocally | Scored) else ""
-        self._texts[line.party].append(Text(printable(text), style=style, no_wrap=True, overflow="ellipsis"))
+        style = "bold red" if loud else "bold" if isinstance(progress, TrainedLocally | Scored | ScoredOwn) else ""
+        for piece in self._wrapped(line.party, text) if isinstance(progress, Started) else [text]:
+            self._texts[line.party].append(Text(printable(piece), style=style, no_wrap=True, overflow="ellipsis"))
         if isinstance(progress, RoundDone):
             self._bar.update(self._rounds, completed=progress.round)
         if isinstance(progress, Scored):
             figure = f"accuracy {progress.accuracy:.1%}" if progress.accuracy is not None else ""
             self._bar.update(self._rounds, accuracy=figure or f"loss {progress.loss:.4f}")
         self._draw()
+
+    def _wrapped(self, party: str, text: str) -> list[str]:
+        """Return what a party says it holds in lines as wide as its pane: nobody scrolls there for the rest of it."""
+        row = next(row for row in self._rows if any(member.name == party for member in row))
+        return textwrap.wrap(text, max(20, self._width // len(row) - 4))
 
     def note(self, text: str) -> None:
         """Show a line under the panes."""
@@ -231,6 +242,9 @@ def compact(line: Line, *, holder: bool) -> str:
         case Scored(round=number, examples=examples, loss=loss, accuracy=accuracy):
             figure = f", accuracy {accuracy:.2%}" if accuracy is not None else ""
             return f"{number}: test loss {loss:.4f}{figure}, on {examples}"
+        case ScoredOwn(round=number, loss=loss, accuracy=accuracy):
+            figure = f"{accuracy:.2%}, " if accuracy is not None else ""
+            return f"{number}: own model {figure}loss {loss:.4f}"
         case _:
             return line.text
 

@@ -2,6 +2,7 @@ import itertools
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -65,6 +66,10 @@ def test_a_whole_site_file(tmp_path: Path, federation: Any) -> None:
         task="digits", batches=10, epochs=0, learning_rate=0.15, clip_norm=1.0, seed=3, metrics=("loss",)
     )
     assert [index for index in range(10) if site.owner.evaluates_after(index)] == [2, 5, 8, 9]
+    named = msgspec.structs.replace(site.owner, evaluate_every=0, evaluate_rounds=(1, 4, 40))
+    assert [index for index in range(10) if named.evaluates_after(index)] == [0, 3, 9]
+    with pytest.raises(SiteFileError, match="evaluate_own_rounds"):
+        read(tmp_path, WHOLE.replace("[listen]", "evaluate_own_rounds = [0]\n[listen]"))
 
 
 def test_an_empty_site_file_is_as_strict_as_the_charter_and_refuses_plain(tmp_path: Path, federation: Any) -> None:
@@ -178,12 +183,20 @@ def test_an_owner_plans_within_the_charter(tmp_path: Path, federation: Any, chan
 
 def test_sections_belong_to_roles(tmp_path: Path, federation: Any) -> None:
     charter, whole = federation.charter(), read(tmp_path, WHOLE)
+    own = {"digits": msgspec.structs.replace(whole.tasks["digits"], evaluate_own_rounds=(1, 3))}
+    Site(tasks=own).check_against(charter, "alice")
     for site, name, why in (
         (whole, "alice", "owner: alice is not the model owner"),
         (Site(tasks=whole.tasks), "owner", "owner: owner is the model owner"),
         (Site(tasks=whole.tasks, listen=whole.listen), "alice", "listen: alice only connects"),
         (Site(), "alice", "tasks: alice has none"),
         (Site(tasks=whole.tasks), "third", "tasks: third is a secure worker"),
+        (
+            Site(tasks=own, owner=whole.owner),
+            "owner",
+            "tasks.digits.evaluate_own_rounds: only a data owner .* owner is none",
+        ),
+        (Site(tasks=own), "judge", "tasks.digits.evaluate_own_rounds: only a data owner .* judge is none"),
     ):
         with pytest.raises(SiteFileError, match=why):
             site.check_against(charter, name)

@@ -139,8 +139,8 @@ def test_refusals_are_one_sentence(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert "demos: digits, toy" in refused(capfd, "mnist")
-    assert "demos: digits, toy" in refused(capfd, "halfplane")
+    assert "demos: digits, mnist, toy" in refused(capfd, "nothing")
+    assert "demos: digits, mnist, toy" in refused(capfd, "halfplane")
     assert "has 3 to 8 holder(s), not 2" in refused(capfd, "toy", "--mode", "shamir", "--secure-workers", "2")
     assert "there is no mode 'magic': known are additive" in refused(capfd, "toy", "--mode", "magic")
     assert "the scheme dummy hides nothing" in refused(capfd, "toy", "--mode", "dummy")

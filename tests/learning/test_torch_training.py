@@ -1,6 +1,8 @@
 """Local training, and what a model owner makes of the aggregate, against torch doing the same directly."""
 
 import copy
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -92,6 +94,29 @@ def test_an_aggregate_of_weights_or_deltas_is_the_mean_of_the_models(kind):
     assert not torch.equal(model.module.state_dict()["0.weight"], before["0.weight"])
     assert not torch.equal(model.module.state_dict()["1.running_mean"], before["1.running_mean"])
     assert torch.equal(model.module.state_dict()["3.bias"], before["3.bias"])
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_local_steps_are_those_of_torch_to_the_bit(momentum):
+    model, wanted = start(), plan(momentum=momentum, batches=9)
+    local = directly(model, 0, wanted)
+    expected = [tensor.detach().numpy().reshape(-1) for tensor in local.state_dict().values()]
+    for entry, ours, theirs in zip(model.layout.entries, train(model, 0, wanted).values, expected, strict=True):
+        if entry.dtype.is_float:
+            assert ours.tobytes() == theirs.tobytes(), entry.name
+
+
+def test_training_does_not_wait_for_torchs_compiler():
+    code = """
+import sys
+from tertium.learning.tasks.toy import Toy
+from tertium.learning.task import ServerOptimiser
+from tertium.protocol.training import TrainingPlan
+model = Toy().global_model(0, ServerOptimiser())
+Toy().trainer().train(model.layout, model.to_bytes(), TrainingPlan(task="toy", momentum=0.5), bytes(32))
+assert "torch._dynamo" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 
 
 def test_gradients_are_accumulated_over_batches_without_a_step():
