@@ -55,7 +55,8 @@ torture: $(VENV)/dev.stamp
 	$(BIN)/python tests/mutants/mutants.py --jobs 2
 	TERTIUM_TORTURE=1 $(BIN)/python -m pytest -n 4 tests/e2e/test_kills.py tests/e2e/test_committee_kills.py \
 		tests/e2e/test_deaths_for_good.py tests/e2e/test_memory_images.py tests/simulation/test_crash_points.py \
-		tests/simulation/test_conspiracy.py tests/protocol/test_ledger_file.py tests/audit/test_seeded_runs.py
+		tests/simulation/test_conspiracy.py tests/protocol/test_ledger_file.py tests/audit/test_seeded_runs.py \
+		tests/demo/test_halfplane_demo.py
 	$(BIN)/python tests/sequences/sequence_run.py --sequences 0:1000000 --jobs 2
 
 clean:

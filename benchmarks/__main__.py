@@ -8,13 +8,14 @@ Run:
     python -m benchmarks rounds         round latency, memory for cohorts of 3 and 30, bytes on the wire, start-up
     python -m benchmarks checks        what the check of a sum adds to a round of 25 million parameters
     python -m benchmarks flood          rounds and the secure worker's memory under 1,000 hostile connections
+    python -m benchmarks halfplane      a simulated population of 40 data owners, 100 rounds, five seeds
     python -m benchmarks accuracy       federated against centralised, five seeds, real processes
     python -m benchmarks mnist          40 rounds of MNIST beside one plain PyTorch process: accuracy and time
 """
 
 import sys
 
-from . import accuracy, arithmetic, checks, flood, ingest, mnist, rounds, sharing
+from . import accuracy, arithmetic, checks, flood, halfplane, ingest, mnist, rounds, sharing
 
 BENCHMARKS = {
     "arithmetic": lambda: arithmetic.main([]),
@@ -23,6 +24,7 @@ BENCHMARKS = {
     "rounds": lambda: rounds.main([]),
     "checks": lambda: checks.main([]),
     "flood": lambda: flood.main([]),
+    "halfplane": lambda: halfplane.main([]),
     "accuracy": accuracy.main,
     "mnist": lambda: mnist.main([]),
 }

@@ -115,7 +115,7 @@ def open_workplace(role: Role, folder: Path, charter_path: Path | None, *, as_js
             raise CharterError(
                 f"{identity.name} stands in the charter as a {actual.words}; this command runs a {role.words}"
             )
-        _check_site(site, path, charter, identity.name)
+        check_site(site, path, charter, identity.name)
 
     charter = admit(charter_path or folder / "charter.toml", identity, state, datetime.now(UTC), fits=fits)
     report = printer(as_json=as_json)
@@ -124,7 +124,8 @@ def open_workplace(role: Role, folder: Path, charter_path: Path | None, *, as_js
     return Workplace(folder, identity, charter, site or Site(), report, Journal.of(identity, role, state))
 
 
-def _check_site(site: Site | None, path: Path, charter: Charter, name: str) -> None:
+def check_site(site: Site | None, path: Path, charter: Charter, name: str) -> None:
+    """Raise `SiteFileError`, with the file's name in it, where a party's site file does not fit charter and role."""
     role = charter.party(name).role
     if site is None:
         if role is Role.SECURE_WORKER:

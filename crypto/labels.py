@@ -55,6 +55,7 @@ class Label(enum.Enum):
     LAYOUT = "tertium/1 layout"
     MODEL_DIGEST = "tertium/1 model digest"
     COHORT_SAMPLE = "tertium/1 cohort sample"
+    COHORT_SIZE = "tertium/1 cohort size"
     BATCH_ORDER = "tertium/1 batch order"
     KEYSTREAM = "tertium/1 keystream"
     KEYSTREAM_REPLACEMENTS = "tertium/1 keystream replacements"

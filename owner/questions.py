@@ -22,11 +22,28 @@ def draw_cohort(plan: OwnerPlan, here: list[str], number: int) -> tuple[str, ...
     """
     if plan.turns:
         return tuple(sorted(plan.turns[(number - 1) % len(plan.turns)]))
-    if not plan.cohort or plan.cohort >= len(here):
+    size = cohort_size(plan, number)
+    if not size or size >= len(here):
         return tuple(sorted(here))
-    seed, at = plan.seed.to_bytes(8, "big"), number.to_bytes(8, "big")
+    seed, at = _seed_and_round(plan, number)
     order = sorted(here, key=lambda name: digest(Label.COHORT_SAMPLE, seed, at, name.encode()))
-    return tuple(sorted(order[: plan.cohort]))
+    return tuple(sorted(order[:size]))
+
+
+def cohort_size(plan: OwnerPlan, number: int) -> int:
+    """Return how many data owners round `number` asks; 0 asks all.
+
+    With `cohort_most`, uniform over the range: 256 bits of a digest modulo its length.
+    It does not depend on who is connected; where fewer are, all of them are asked.
+    """
+    if plan.cohort_most is None:
+        return plan.cohort
+    drawn = int.from_bytes(digest(Label.COHORT_SIZE, *_seed_and_round(plan, number)), "big")
+    return plan.cohort + drawn % (plan.cohort_most - plan.cohort + 1)
+
+
+def _seed_and_round(plan: OwnerPlan, number: int) -> tuple[bytes, bytes]:
+    return plan.seed.to_bytes(8, "big"), number.to_bytes(8, "big")
 
 
 def new_question(

@@ -123,6 +123,8 @@ class OwnerPlan(_Line, frozen=True, forbid_unknown_fields=True):
     """Data owners asked in a round, drawn anew for each; 0 asks all."""
     turns: Annotated[tuple[Turn, ...], Meta(max_length=limits.PARTIES)] = ()
     """Whom to ask in the first round, the second, and so on, and then from the start again; none draws cohorts."""
+    cohort_most: Annotated[int, Meta(ge=1, le=limits.PARTIES)] | None = None
+    """When set, how many are asked is drawn anew for each round too, from `cohort` to this, both included."""
     optimiser: Optimiser | None = None
     """None sets or adds the mean directly."""
     reduction: Literal["mean", "sum"] = "mean"
@@ -138,6 +140,10 @@ class OwnerPlan(_Line, frozen=True, forbid_unknown_fields=True):
             raise SiteFileError("owner: names both batches and epochs; a round is measured in one of them")
         if self.turns and self.cohort:
             raise SiteFileError("owner: names both turns and a cohort; turns say whom to ask, a cohort is drawn")
+        if self.cohort_most is not None and not self.cohort:
+            raise SiteFileError("owner.cohort_most: is the end of a range; say in owner.cohort where it begins")
+        if self.cohort_most is not None and self.cohort_most < self.cohort:
+            raise SiteFileError(f"owner.cohort_most: {self.cohort_most} is less than the {self.cohort} of owner.cohort")
 
     def learning_rate_at(self, index: int) -> float:
         """Return the learning rate of round `index`, counted from 0.
@@ -306,6 +312,14 @@ class Site(_Line, frozen=True, forbid_unknown_fields=True):
                     f"owner.turns: {', '.join(turn)} is fewer than the charter's minimum of "
                     f"{charter.rules.minimum_cohort}, or names somebody twice"
                 )
+        most, there = owner.cohort_most, len(charter.data_owners)
+        if most is not None and most > there:
+            raise SiteFileError(f"owner.cohort_most: {most} is more than the charter's {there} data owners")
+        least = self.limits.smallest_cohort
+        if owner.cohort and least is not None and owner.cohort < least:
+            raise SiteFileError(
+                f"owner.cohort: {owner.cohort} is laxer than this file's limits.smallest_cohort of {least}"
+            )
 
 
 def load_site(path: Path) -> Site:

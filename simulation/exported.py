@@ -21,11 +21,20 @@ def export(federation: Federation, folder: Path, *, without: Iterable[str] = ())
     dump(federation.charter, path)
     for identity in federation.identities.values():
         sign(path, identity)
+    export_journals(federation, folder, without=without)
+    return folder
+
+
+def export_journals(federation: Federation, folder: Path, *, without: Iterable[str] = ()) -> None:
+    """Write every party's journal, and what it keeps to open, into its folder in `folder`, which has a charter.
+
+    Raises:
+        JournalError: a file is there already, or cannot be written.
+    """
     for name, journal in federation.journals.items():
         if name not in without:
             state = folder / name / "state"
-            state.mkdir(parents=True)
+            state.mkdir(mode=0o700, parents=True, exist_ok=True)
             journal.copy_to(state / FILE)
             if federation.openings is not None and (federation.openings / name).is_dir():
                 shutil.copytree(federation.openings / name, state / OPENINGS)
-    return folder

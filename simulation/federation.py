@@ -117,6 +117,8 @@ class Federation:
         order: Sequence[str] | None = None,
         workers: Sequence[str] = (THIRD,),
         openings: Path | None = None,
+        charter: Charter | None = None,
+        identities: Mapping[str, Identity] | None = None,
     ) -> None:
         """Build the parties.
 
@@ -134,12 +136,16 @@ class Federation:
             order: in which they take turns, all names once; listening parties first by default.
             workers: the names of the secure workers.
             openings: where model owner and data owners keep what they could open to an auditor, a folder each.
+            charter: one that is there already, of exactly these parties; its rules are the ones that hold.
+            identities: everybody's keys, where there is a charter.
 
         Raises:
             CharterError: there are fewer data owners than the rules' minimum, or the rules are none.
         """
         self.clock = Clock()
         self.plan, self.store = plan, store
+        if charter is not None:
+            rules = charter.rules
         self.rules = rules or Rules(
             mode=Mode.TRUSTED, scheme=SchemeName(name="trusted"), minimum_cohort=min(5, len(tasks))
         )
@@ -150,8 +156,8 @@ class Federation:
         self.openings = openings
         self.roles = {OWNER: Role.MODEL_OWNER, **dict.fromkeys(self.workers, Role.SECURE_WORKER)}
         self.roles |= dict.fromkeys(tasks, Role.DATA_OWNER) | dict.fromkeys(scorers, Role.EVALUATOR)
-        self.identities = {name: Identity.generate(name) for name in self.roles}
-        self.charter = make_charter(self.identities, self.roles, self.rules)
+        self.identities = dict(identities or {name: Identity.generate(name) for name in self.roles})
+        self.charter = charter or make_charter(self.identities, self.roles, self.rules)
         self.network = network or Network()
         self.progress: dict[str, list[Progress]] = {name: [] for name in self.roles}
         """What each party told its own operator."""
@@ -178,6 +184,14 @@ class Federation:
             for peer in self._dials(name):
                 self.lanes[name].connect(peer)
 
+    def reporter(self, name: str) -> Callable[[Progress], None]:
+        """Return what takes a party's progress."""
+        return self.progress[name].append
+
+    def observer(self, name: str) -> Callable[[Handled], None]:
+        """Return what is told of each envelope that a party seals or opens."""
+        return self.handled[name].append
+
     def _dials(self, name: str) -> tuple[str, ...]:
         """Return whom a party opens connections to, as the commands do."""
         match self.roles[name]:
@@ -193,7 +207,7 @@ class Federation:
     def _machine(self, name: str) -> Machine:
         identity, role = self.identities[name], self.roles[name]
         journal = self.journals.setdefault(name, Journal.of(identity, role))
-        view = View.kept_in(journal, identity, self.charter, self.handled[name].append)
+        view = View.kept_in(journal, identity, self.charter, self.observer(name))
         exchange = self._exchanges.get(name, Exchange)(identity, self.charter, view, self._opening_store(name))
         if role is Role.MODEL_OWNER:
             owner: MachineClass = self._classes.get(name, ModelOwner)
@@ -229,7 +243,7 @@ class Federation:
             lanes,
             self.identities[name],
             self.charter,
-            report=self.progress[name].append,
+            report=self.reporter(name),
             executor=InlineExecutor(),
             clock=self.clock,
         )

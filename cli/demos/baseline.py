@@ -20,7 +20,7 @@ import msgspec
 from ...crypto.errors import TertiumError
 from ...learning.centralised import train_centralised
 from ...learning.registry import load_task
-from ...learning.task import LocalUpdate
+from ...learning.task import LocalUpdate, ServerOptimiser
 from ...protocol.site import OwnerPlan
 from ...protocol.training import Score
 from ..errors import MISUSE, OK
@@ -115,14 +115,19 @@ def answer(question: Question) -> Answer:
     plans = [
         plan.training_plan(number - 1) for first, plan in question.acts for number in range(first, plan.rounds + 1)
     ]
-    task = load_task(question.factory, question.options)
+    task, chosen = load_task(question.factory, question.options), question.acts[0][1]
+    optimiser = None
+    if chosen.optimiser is not None:
+        optimiser = ServerOptimiser(chosen.optimiser.name, dict(chosen.optimiser.options), chosen.reduction)
     losses: list[float] = []
 
     def note(number: int, update: LocalUpdate) -> None:
         names = plans[number - 1].metrics
         losses.extend(value for name, value in zip(names, update.metrics, strict=True) if name == "loss")
 
-    score = train_centralised(task, plans, owners=question.owners, seed=question.seed, each_update=note)
+    score = train_centralised(
+        task, plans, owners=question.owners, seed=question.seed, optimiser=optimiser, each_update=note
+    )
     return Answer(score, tuple(losses))
 
 

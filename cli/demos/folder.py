@@ -97,6 +97,7 @@ def write_parties(recipe: Recipe, trust: Trust, run: Path, plan: OwnerPlan) -> C
             minimum_cohort=recipe.minimum_cohort,
             unsafe_small_cohort=recipe.unsafe_small_cohort if trust.mode is not Mode.PLAIN else None,
             unsafe_plain=_WHY_PLAIN if trust.mode is Mode.PLAIN else None,
+            arithmetic=recipe.arithmetic,
             training=TrainingLimits(tasks=(recipe.task,)),
             deadlines=DEADLINES,
         ),

@@ -87,6 +87,8 @@ class _Seen:
     silent: set[str] = field(default_factory=set)
     own: dict[str, list[ScoredOwn]] = field(default_factory=dict)
     """What each data owner scored of its own models."""
+    pictures: tuple[str, ...] = ()
+    """Names of the pictures beside the one of every demo."""
 
     def take(self, line: Line) -> None:
         """Count a line."""
@@ -134,7 +136,7 @@ def play(
     make_folder(run)
     charter = write_parties(recipe, trust, run, acts[0].plan)
     owner = recipe.named(Role.MODEL_OWNER)[0]
-    launcher, seen = Launcher(recipe.members, run, CHARTER), _Seen()
+    launcher, seen = _launcher_of(recipe)(recipe.members, run, CHARTER), _Seen()
     try:
         with launcher.signals(), screen_for(recipe, total, as_json=as_json, verbose=verbose) as screen:
             _introduce(screen, recipe, run, charter)
@@ -161,6 +163,8 @@ def play(
             model = copy_model(run, owner.name)
             draw(run / "progress.png", f"tertium demo {recipe.name}", seen.scores, score)
             evaluated = recipe.evaluation(run, seen.scores, seen.own) if recipe.evaluation is not None else []
+            if recipe.pictures is not None:
+                seen.pictures = recipe.pictures(run, seen.scores, seed)
             launcher.check()
     except StoppedByOperator as stop:
         # SIGINT ends as Ctrl-C ends every command; the others are requests to terminate.
@@ -193,6 +197,14 @@ def play(
     return 0
 
 
+def _launcher_of(recipe: Recipe) -> type[Launcher]:
+    if not recipe.in_one_process:
+        return Launcher
+    from .population import Population  # learning and simulation, which a launcher of processes need not load
+
+    return Population
+
+
 def _require_installed(recipe: Recipe) -> None:
     """Raise `SiteFileError` for a package the demo needs, before anything is written."""
     for package in recipe.needs:
@@ -204,6 +216,11 @@ def _introduce(screen: Screen, recipe: Recipe, run: Path, charter: Charter) -> N
     for warning in charter.warnings:
         screen.warn(warning)
     screen.note(f"tertium demo {recipe.name}: {recipe.title}")
+    if recipe.in_one_process:
+        screen.note(
+            "All parties share this process and talk over memory; machines, keys, charter, envelopes and ledgers are "
+            "those of processes."
+        )
     screen.note(
         f"{run}: charter, and a folder with keys for each of {len(recipe.members)} parties. Only a demo makes all keys "
         "in one place; otherwise each party runs `tertium keygen` for itself."
@@ -249,6 +266,8 @@ def _conclude(recipe: Recipe, trust: Trust, summary: Summary, seen: _Seen, learn
     click.echo(
         "progress.png, progress.svg, summary.json, the charter, and a folder a party with keys, site file and log."
     )
+    if seen.pictures:
+        click.echo(f"Pictures, each as PNG and SVG: {', '.join(seen.pictures)}.")
     click.echo(f"Who saw what: tertium audit {run} --html {run}/audit.html")
     click.echo(f"Next: read {run}/{CHARTER}, check who signed it (tertium charter verify {run}/{CHARTER}), then")
     click.echo("run each party on its own host: tertium keygen --help, tertium charter new --help.")
@@ -256,11 +275,13 @@ def _conclude(recipe: Recipe, trust: Trust, summary: Summary, seen: _Seen, learn
 
 def _who_saw_what(recipe: Recipe, trust: Trust, seen: _Seen) -> list[str]:
     """Return lines on who opened what, and who could have read a single update."""
-    data_owners = ", ".join(member.name for member in recipe.named(Role.DATA_OWNER))
+    names = [member.name for member in recipe.named(Role.DATA_OWNER)]
+    data_owners = f"{len(names)} data owners" if recipe.crowd else ", ".join(names)
     owner = recipe.named(Role.MODEL_OWNER)[0].name
     holders = [member.name for member in recipe.named(Role.SECURE_WORKER)]
     taken = sum(seen.updates.get(name, 0) for name in holders)
-    each = " or ".join(str(number) for number in sorted(seen.contributors))
+    sizes = sorted(seen.contributors)
+    each = f"{sizes[0]} to {sizes[-1]}" if sizes[3:] else " or ".join(str(number) for number in sizes)
     part = "partial sum" if holders[1:] or trust.mode is Mode.MASKED else "sum"
     sums = counted(seen.sums.get(owner, 0), part)
     workers = f"{', '.join(holders)} (secure worker{'s' if holders[1:] else ''})"

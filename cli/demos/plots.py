@@ -43,14 +43,14 @@ FEW: Final = 20
 _DPI: Final = 120
 
 
-def panels(title: str, count: int, *, height: float = 3.6) -> "tuple[Figure, list[Axes]]":
+def panels(title: str, count: int, *, height: float = 3.6, width: float = 4.5) -> "tuple[Figure, list[Axes]]":
     """Return a figure with `count` axes side by side, without any window or global state."""
     # It logs a warning about its font cache the first time, which is nobody's problem here.
     logging.getLogger("matplotlib").setLevel(logging.ERROR)
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(4.5 * max(count, 2), height), layout="constrained")
+    figure = Figure(figsize=(width * max(count, 2), height), layout="constrained")
     FigureCanvasAgg(figure)
     figure.suptitle(title)
     axes = [figure.add_subplot(1, count, number + 1) for number in range(count)]

@@ -8,21 +8,29 @@ Rules of the file:
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ...protocol.charter import Deadlines, Role
+from ...learning.points import BATCH
+from ...protocol.charter import Arithmetic, Deadlines, Role
 from ...protocol.progress import Scored, ScoredOwn
-from ...protocol.site import OwnerPlan
+from ...protocol.site import Optimiser, OwnerPlan
+from ...protocol.training import UpdateKind
 from ..trust import Trust
+from . import halfplane_pictures
 from .errors import DemoError
 
 DEADLINES = Deadlines(join=60.0, upload=120.0, close=30.0, release=30.0, statement=10.0, absence=3.0)
 """A demo's parties share one machine, so a minute is long."""
 
+CROWD = 9
+"""Data owners that are still shown one by one."""
+FEWEST, MOST = 5, 9
+"""Batches of a data owner of the halfplane."""
+_COLOURS = ("green", "magenta", "blue")
 _YELLOWS = ("yellow", "bright_yellow", "dark_orange")
 EVALUATED_EVERY = 10
 """Rounds between two evaluations of the MNIST demo: after 1, 11, 21, 31, and the last."""
@@ -79,21 +87,36 @@ class Recipe:
     """From a folder with data, or None where none was named, to the demo that has them; None if it needs none."""
     evaluation: Callable[[Path, Sequence[Scored], Mapping[str, Sequence[ScoredOwn]]], list[str]] | None = None
     """Writes what model owner and data owners scored into the run folder, and returns lines about it."""
+    arithmetic: Arithmetic = field(default_factory=Arithmetic)
+    in_one_process: bool = False
+    """Every party in the launcher's process, over memory (`population.py`); a process each otherwise."""
+    pictures: Callable[[Path, Sequence[Scored], int], tuple[str, ...]] | None = None
+    """Draws more pictures into the run folder, from the scores and the seed, and returns their names."""
 
     def named(self, role: Role) -> tuple[Member, ...]:
         """Return the members of a role."""
         return tuple(member for member in self.members if member.role is role)
+
+    @property
+    def crowd(self) -> frozenset[str]:
+        """The data owners, where they are too many to be shown one by one."""
+        names = frozenset(member.name for member in self.named(Role.DATA_OWNER))
+        return names if len(names) > CROWD else frozenset()
 
     def member(self, name: str) -> Member:
         """Return the member of this name."""
         return next(member for member in self.members if member.name == name)
 
 
-def recipe(name: str) -> Recipe:
-    """Return the demo of this name; raises `DemoError`."""
+def recipe(name: str, seed: int = 0, *, processes: bool = False) -> Recipe:
+    """Return the demo of this name, with its data drawn from `seed` where they are; raises `DemoError`."""
     found = RECIPES.get(name)
     if found is None:
         raise DemoError(f"there is no demo {name[:40]!r} in this release; demos: {', '.join(sorted(RECIPES))}")
+    if found.in_one_process:
+        return few(seed) if processes else population(seed)
+    if processes:
+        raise DemoError(f"--processes is for halfplane; every party of {name} is a process anyway")
     return found
 
 
@@ -182,6 +205,69 @@ def _mnist_prepare(recipe: Recipe, folder: Path | None) -> Recipe:
     return prepare(recipe, folder)
 
 
+def _cohorts(least: int, most: int) -> Callable[[int, int], tuple[Act, ...]]:
+    """Return what makes the one act of the halfplane: gradients of a drawn cohort, summed, and a step of Adam."""
+
+    def acts(rounds: int, seed: int) -> tuple[Act, ...]:
+        plan = OwnerPlan(
+            task="halfplane",
+            rounds=rounds,
+            kind=UpdateKind.GRADIENTS,
+            epochs=1,
+            batch_size=BATCH,
+            seed=seed,
+            cohort=least,
+            cohort_most=most,
+            optimiser=Optimiser(name="Adam", options={"lr": 1.0}),
+            reduction="sum",
+        )
+        asked = f"in each the gradients of {least} to {most} data owners, summed, and one step of Adam"
+        return (Act(f"{counted(rounds, 'round')}, {asked}", plan),)
+
+    return acts
+
+
+def _halfplane(seed: int, owners: int, cohort: tuple[int, int], minimum: int, *, together: bool) -> Recipe:
+    """Return the halfplane among so many data owners, of 5, 6, 7, 8 or 9 batches in turn."""
+    batches = [FEWEST + number % (MOST - FEWEST + 1) for number in range(owners)]
+    data_owners = [
+        Member(
+            f"p{number + 1:02d}",
+            Role.DATA_OWNER,
+            _COLOURS[number % len(_COLOURS)],
+            f"{each} batches of {BATCH:,} points",
+            {"batches": each, "seed": seed, "party": number},
+        )
+        for number, each in enumerate(batches)
+    ]
+    return Recipe(
+        name="halfplane",
+        title=f"{owners} data owners with points in a square, and the line that tells them apart",
+        task="halfplane",
+        factory="tertium.learning.tasks.halfplane:Halfplane",
+        members=(_owner({"batches": 0, "seed": seed, "test": True}), *data_owners, _third()),
+        pooled={"pooled": batches, "seed": seed, "test": True},
+        rounds=100,
+        acts=_cohorts(*cohort),
+        minimum_cohort=minimum,
+        closing=halfplane_pictures.closing,
+        # A mean gradient of cross-entropy over points of [-1, 1]^2 is at most 1 in each parameter, and batches add up.
+        arithmetic=Arithmetic(value_range=float(MOST)),
+        in_one_process=together,
+        pictures=halfplane_pictures.draw,
+    )
+
+
+def population(seed: int, owners: int = 40, cohort: tuple[int, int] = (20, 29)) -> Recipe:
+    """Return the halfplane among a population that shares a process; no sum is over fewer than the smallest cohort."""
+    return _halfplane(seed, owners, cohort, cohort[0], together=True)
+
+
+def few(seed: int) -> Recipe:
+    """Return the halfplane among six data owners, a process each."""
+    return _halfplane(seed, 6, (5, 6), 5, together=False)
+
+
 DIGITS = Recipe(
     name="digits",
     title="three data owners with disjoint handwritten digits, one small convolutional network",
@@ -240,4 +326,4 @@ MNIST = Recipe(
     prepare=_mnist_prepare,
 )
 
-RECIPES: Mapping[str, Recipe] = {"digits": DIGITS, "mnist": MNIST, "toy": TOY}
+RECIPES: Mapping[str, Recipe] = {"digits": DIGITS, "halfplane": population(0), "mnist": MNIST, "toy": TOY}

@@ -19,6 +19,7 @@ from rich.text import Text
 
 from ...protocol.charter import Role
 from ...protocol.progress import (
+    Ended,
     Opened,
     RefusedProgress,
     RoundClosed,
@@ -32,8 +33,9 @@ from ...protocol.progress import (
     SumChecked,
     TrainedLocally,
 )
+from ...protocol.progress import Progress as Reported
 from .launcher import Line
-from .recipes import Recipe
+from .recipes import Member, Recipe
 
 FEW = 20
 """Up to this many rounds a pipe shows each; of more, the first, every tenth and the last."""
@@ -44,6 +46,8 @@ _PER_ROUND = (*_CHATTER, TrainedLocally, RoundClosed, RoundDone, SumChecked, Sco
 _REFRESH = 0.125
 _PANE = (4, 12)
 _NARROW = 60
+_CROWD = ""
+"""The pane of data owners that are too many for one each: no party has this name."""
 
 
 class Screen(ABC):
@@ -92,6 +96,7 @@ class Plain(Screen):
         self._holders = {member.name for member in recipe.named(Role.SECURE_WORKER)}
         self._warnings: set[str] = set()
         self._width = max(len(member.name) for member in recipe.members)
+        self._crowd = recipe.crowd
         self._rounds = rounds
         self._seldom = recipe.own_models
         """Whether the model is scored after a few rounds only, each of which is shown."""
@@ -117,6 +122,9 @@ class Plain(Screen):
         progress = line.progress
         if isinstance(progress, Said) and progress.text in self._warnings:
             return False
+        of_one = isinstance(progress, (*_CHATTER, Said)) or (line.party in self._crowd and progress is not None)
+        if self._crowd and of_one and not _loud(progress):
+            return False  # a line for each of so many would hide the rounds; the logs have it
         if not isinstance(progress, _PER_ROUND) or (isinstance(progress, Scored) and self._seldom):
             return True
         number = progress.round
@@ -134,11 +142,19 @@ class Panes(Screen):
         self._holders = {member.name for member in recipe.named(Role.SECURE_WORKER)}
         self._subtitles = {member.name: "starting" for member in recipe.members}
         shown = [member for member in recipe.members if member.role is not Role.DATA_OWNER]
-        self._rows = [shown, list(recipe.named(Role.DATA_OWNER))]
+        self._titles = {member.name: f"{member.name}, {member.role.words}" for member in recipe.members}
+        self._crowd, owners = recipe.crowd, list(recipe.named(Role.DATA_OWNER))
+        if self._crowd:
+            owners = [Member(_CROWD, Role.DATA_OWNER, owners[0].colour, "")]
+            self._titles[_CROWD] = f"{len(self._crowd)} data owners"
+            self._subtitles[_CROWD] = f"{min(self._crowd)} to {max(self._crowd)}"
+        self._rows = [shown, owners]
         self._width = console.width
         low, high = _PANE
         self._height = max(low, min(high, (console.height - 4) // len(self._rows)))
-        self._texts: dict[str, deque[Text]] = {member.name: deque(maxlen=self._height - 2) for member in recipe.members}
+        self._texts: dict[str, deque[Text]] = {
+            member.name: deque(maxlen=self._height - 2) for member in (*shown, *owners)
+        }
         self._bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=None),
@@ -162,16 +178,19 @@ class Panes(Screen):
         if not line.party:
             self.note(line.text)
             return
-        progress = line.progress
+        progress, pane = line.progress, _CROWD if line.party in self._crowd else line.party
         text = compact(line, holder=line.party in self._holders)
-        if isinstance(progress, Started):
+        if pane == line.party and isinstance(progress, Started):
             self._subtitles[line.party] = f"pid {progress.pid}" + (f", {progress.text}" if progress.text else "")
         if not text:
             return
-        loud = (isinstance(progress, Said) and progress.warning) or isinstance(progress, RefusedProgress)
-        style = "bold red" if loud else "bold" if isinstance(progress, TrainedLocally | Scored | ScoredOwn) else ""
-        for piece in self._wrapped(line.party, text) if isinstance(progress, Started) else [text]:
-            self._texts[line.party].append(Text(printable(piece), style=style, no_wrap=True, overflow="ellipsis"))
+        style = "bold" if isinstance(progress, TrainedLocally | Scored | ScoredOwn) else ""
+        if _loud(progress):
+            style = "bold red"
+        if pane != line.party:
+            text = f"{line.party} {text}"
+        for piece in self._wrapped(pane, text) if isinstance(progress, Started) else [text]:
+            self._texts[pane].append(Text(printable(piece), style=style, no_wrap=True, overflow="ellipsis"))
         if isinstance(progress, RoundDone):
             self._bar.update(self._rounds, completed=progress.round)
         if isinstance(progress, Scored):
@@ -211,13 +230,22 @@ class Panes(Screen):
             panes = []
             for member in members:
                 grid.add_column(ratio=1)
-                title = Text(f"{member.name}, {member.role.words}", style=f"bold {member.colour}")
+                title = Text(self._titles[member.name], style=f"bold {member.colour}")
                 below = Text(printable(self._subtitles[member.name]), style=member.colour)
                 body = Group(*self._texts[member.name])
                 panes.append(Panel(body, title=title, subtitle=below, height=self._height, border_style=member.colour))
             grid.add_row(*panes)
             rows.append(grid)
         return Group(*rows, self._bar, self._status)
+
+
+def _loud(progress: Reported | None) -> bool:
+    """Whether a line must not be missed."""
+    return (
+        (isinstance(progress, Said) and progress.warning)
+        or isinstance(progress, RefusedProgress)
+        or (isinstance(progress, Ended) and progress.error is not None)
+    )
 
 
 def compact(line: Line, *, holder: bool) -> str:

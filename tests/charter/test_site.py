@@ -170,6 +170,7 @@ def test_as_strict_as_the_charter_is_allowed(federation: Any) -> None:
         ({"batches": 51}, "owner.batches: 51"),
         ({"cohort": 2}, "owner.cohort: 2"),
         ({"cohort": 4}, "owner.cohort: 4"),
+        ({"cohort": 3, "cohort_most": 4}, "owner.cohort_most: 4 is more than the charter's 3 data owners"),
     ],
 )
 def test_an_owner_plans_within_the_charter(tmp_path: Path, federation: Any, changes: dict[str, int], why: str) -> None:
@@ -179,6 +180,26 @@ def test_an_owner_plans_within_the_charter(tmp_path: Path, federation: Any, chan
     Site(tasks=tasks, owner=OwnerPlan(task="digits")).check_against(charter, "owner")
     with pytest.raises(SiteFileError, match=why):
         Site(tasks=tasks, owner=OwnerPlan(task="digits", **changes)).check_against(charter, "owner")
+
+
+def test_a_range_of_cohorts_is_one(tmp_path: Path, federation: Any) -> None:
+    for range_, why in (
+        ({"cohort_most": 3}, "say in owner.cohort where it begins"),
+        ({"cohort": 3, "cohort_most": 2}, "owner.cohort_most: 2 is less than the 3 of owner.cohort"),
+    ):
+        with pytest.raises(SiteFileError, match=why):
+            OwnerPlan(task="digits", **range_)
+    tasks = read(tmp_path, WHOLE).tasks
+    plan = OwnerPlan(task="digits", cohort=3, cohort_most=3)
+    Site(tasks=tasks, owner=plan, limits=LocalLimits(smallest_cohort=3)).check_against(federation.charter(), "owner")
+
+
+def test_an_owner_asks_no_smaller_cohort_than_its_own_file_wants(federation: Any) -> None:
+    tasks = {"digits": TaskEntry(factory="package.module:Class")}
+    charter = federation.charter(rules=federation.rules(minimum_cohort=2, unsafe_small_cohort="a test"))
+    site = Site(tasks=tasks, owner=OwnerPlan(task="digits", cohort=2), limits=LocalLimits(smallest_cohort=3))
+    with pytest.raises(SiteFileError, match=r"owner.cohort: 2 is laxer than this file's limits.smallest_cohort of 3"):
+        site.check_against(charter, "owner")
 
 
 def test_sections_belong_to_roles(tmp_path: Path, federation: Any) -> None:

@@ -11,6 +11,8 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 TERTIUM = (sys.executable, "-m", "tertium")
+PATHS = tuple(path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path)
+"""Where this process was told to look: its demos run the same tree."""
 NUMBERS = (sys.executable, str(HERE / "numbers_demo.py"))
 
 
@@ -28,7 +30,7 @@ class Demo:
                 stdout=subprocess.PIPE if pipe else out,
                 stderr=err,
                 start_new_session=True,
-                env={**os.environ, "PYTHONPATH": str(HERE)},
+                env={**os.environ, "PYTHONPATH": os.pathsep.join([str(HERE), *PATHS])},
             )
 
     @property

@@ -259,6 +259,7 @@ CASES: dict[str, tuple[tuple[str, ...], str]] = {
         ("demo", "toy", "--mode", "shamir", "--secure-workers", "2"),
         "3 to 8 holder(s), not 2",
     ),
+    "demo: processes where there are no others": (("demo", "toy", "--processes"), "--processes is for halfplane"),
     "demo: no rounds": (("demo", "toy", "--rounds", "0"), "--rounds"),
     "demo: rounds below 0": (("demo", "toy", "--rounds", "-3"), "--rounds"),
     "demo: rounds in words": (("demo", "toy", "--rounds", "ten"), "--rounds"),

@@ -183,6 +183,18 @@ UNFIT: dict[str, tuple[str, Spoil, str]] = {
     "a plan of more batches": ("owner", owner("batches = 51"), "owner.batches: 51"),
     "a plan of a smaller cohort": ("owner", owner("cohort = 2"), "owner.cohort: 2"),
     "a plan of a larger cohort": ("owner", owner("cohort = 4"), "owner.cohort: 4"),
+    "a range of cohorts without a beginning": ("owner", owner("cohort_most = 3"), "owner.cohort_most: is the end of"),
+    "a range of cohorts that ends before it begins": (
+        "owner",
+        owner("cohort = 3\ncohort_most = 2"),
+        "owner.cohort_most: 2 is less than the 3",
+    ),
+    "a range of cohorts beyond all data owners": (
+        "owner",
+        owner("cohort = 3\ncohort_most = 4"),
+        "owner.cohort_most: 4 is more than the charter's 3",
+    ),
+    "a range of cohorts that is no number": ("owner", owner('cohort = 3\ncohort_most = "all"'), "cohort_most"),
 }
 MODULE = """
 from tertium.learning.task import Task
