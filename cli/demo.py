@@ -60,13 +60,15 @@ def demo(
     digits: alice, bob and charlie hold different handwritten digits and train one network together.
     halfplane: of a population of 40 data owners each round asks 20 to 29; all of them share one process.
     mnist: digits with the 70,000 of MNIST, as the tutorial has it; each data owner scores its own model too.
-    toy: the four rows and one linear layer of the tutorials.
+    toy: the four rows and one linear layer of the tutorials, in three acts: in one place, plain, aggregated.
 
     The run folder then holds charter, keys, logs, the model and a plot. Only a demo makes all keys in one place.
     """
     from .demos.play import play
     from .demos.recipes import recipe, with_data
+    from .demos.tutorial import play_toy
     from .trust import trust
 
     chosen = with_data(recipe(name, seed, processes=processes), data)
-    return play(chosen, trust(mode, secure_workers), rounds=rounds, seed=seed, **how)
+    how |= {"rounds": rounds, "seed": seed}
+    return (play_toy if name == "toy" else play)(chosen, trust(mode, secure_workers), **how)

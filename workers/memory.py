@@ -53,6 +53,8 @@ class SentKept(Entry, frozen=True):
     commitments: dict[str, tuple[bytes, ...]]
     """By holder; more than one if a restart made it seal the same vector again in the same attempt."""
     receipts: dict[str, Signed] = msgspec.field(default_factory=dict)
+    recorded: tuple[str, ...] = ()
+    """Holders whose record of the round came."""
 
     @property
     def key(self) -> bytes:
@@ -143,6 +145,10 @@ class Memory:
     def take_receipt(self, kept: SentKept) -> None:
         """Note a receipt."""
         self._journal.write(Write.RECEIPT_TAKEN, kept)
+
+    def take_record(self, kept: SentKept) -> None:
+        """Note, with the next write, whose record came: an earlier process's is not to be missed by a later one."""
+        self._journal.stage_beside(kept)
 
     def summed(self, model: bytes) -> SummedKept | None:
         """Return over which set a sum was made that this party's update of this model is in, if one was."""

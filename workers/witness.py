@@ -8,6 +8,8 @@ it comes. How a contribution comes to be, and gets to the holders, is in `data_o
 from abc import abstractmethod
 from dataclasses import dataclass, field
 
+import msgspec
+
 from ..crypto.identity import Identity
 from ..crypto.labels import Label
 from ..learning.task import Trainer
@@ -42,7 +44,6 @@ class Sent:
     kept: SentKept
     close: dict[str, bytes] = field(default_factory=dict)
     contributors: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    recorded: set[str] = field(default_factory=set)
     statements: dict[str, bytes] = field(default_factory=dict)
     disputed: set[str] = field(default_factory=set)
     """Holders that closed with another contribution of ours than we sent, and may have believed whoever counts it."""
@@ -137,7 +138,7 @@ class Witness(Recipient):
         """Say which receipted contributions never came back in a record: a list we alone were shown looks like that."""
         for sent in attempts:
             holders = set(self._seats.workers) & set(sent.kept.commitments)
-            silent = sorted(holders - sent.recorded) if sent.receipted else []
+            silent = sorted(holders - set(sent.kept.recorded)) if sent.receipted else []
             last = not any(other.kept.attempt > sent.kept.attempt for other in attempts if _same_round(other, sent))
             if silent and last:
                 text = f"no record of our contribution from {', '.join(silent)}; it may not be in the sum"
@@ -217,7 +218,9 @@ class Witness(Recipient):
             raise SplitView("records an outcome that it never asked us to sign", party=peer)
         if asked is not None and asked != statement_digest(RoundStatement, message.statement):
             raise SplitView("records another outcome than it asked us to sign", party=peer)
-        sent.recorded.add(peer)
+        if peer not in sent.kept.recorded:
+            sent.kept = msgspec.structs.replace(sent.kept, recorded=(*sent.kept.recorded, peer))
+            self.memory.take_record(sent.kept)
         if self.asked is not None and self.asked.open_round == statement.open_round and self.phase is Phase.CLOSED:
             self.asked.key.erase()
             self._over = self.asked.open_round

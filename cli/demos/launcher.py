@@ -73,7 +73,7 @@ def command(member: Member, charter: str, *, resume: bool) -> list[str]:
     if member.role is Role.SECURE_WORKER:
         words.append("--once")
     if member.role is Role.MODEL_OWNER and resume:
-        words.append("--resume")
+        words += ["--resume", "--new-session"]
     return words
 
 

@@ -1,38 +1,40 @@
 """A demo from its first key to its last line.
 
 The order: a fresh run folder with everybody's keys and files; the parties' processes, one run an act; the centralised
-baseline beside them; model, plot and summary in the folder; then what was learned, and who saw what, counted from what
-the parties reported. The summary is written last: a folder that has one is complete.
+baseline beside them; model and pictures in the folder; the audit of all ledgers, the run's page and its summary; then
+what was learned, and who saw what, counted from what the parties reported. The summary is written last: a folder that
+has one is complete.
 """
 
 import contextlib
 import importlib.util
 import signal
 import time
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
+from typing import Any, Final
 
 import click
 import msgspec
 
-from ...crypto.sharing.naming import collusion_words
 from ...learning.extras import missing
-from ...protocol.charter import Charter, Mode, Role
-from ...protocol.check_messages import SumState
-from ...protocol.progress import Opened, RoundDone, Scored, ScoredOwn
+from ...protocol.charter import Charter, Role
 from ...protocol.training import Score
 from ..running import TERMINATED
 from ..trust import Trust
-from .baseline import Baseline
+from . import report_page
+from .audited import PAGE, Audited, audited
+from .baseline import Answer, Baseline
 from .errors import PartyFailed, StoppedByOperator
 from .folder import CHARTER, copy_model, default_folder, make_folder, write_parties, write_site, write_text
 from .launcher import Launcher, Line
 from .picture import draw
-from .recipes import Recipe, counted, in_trust
+from .recipes import Act, Recipe, counted, in_trust
+from .report_page import REPORT
 from .screen import Screen, screen_for
+from .seen import Seen, who_saw_what
 
 _BASELINE_WAIT = 300.0
 """Most seconds the baseline may take after the federation has finished."""
@@ -69,45 +71,107 @@ class Summary(msgspec.Struct, frozen=True):
     run: str
     checks: dict[str, int] = {}
     """How many sums came to be verified, and how many not (`check_messages.SumState`)."""
+    tutorial: dict[str, Any] = {}
+    """What only the toy demo has: the losses of act one, and the row that was computed of an update, and of a sum."""
 
 
-@dataclass
-class _Seen:
-    """What the parties reported: the model owner's scores, and who opened what of whom."""
+@dataclass(frozen=True)
+class Extra:
+    """What a demo has beside the run that `finish` finishes."""
 
-    scores: list[Scored] = field(default_factory=list)
-    rounds: int = 0
-    contributors: set[int] = field(default_factory=set)
-    """How many contributors the sums had."""
-    updates: dict[str, int] = field(default_factory=dict)
-    """Updates opened, by who opened them."""
-    sums: dict[str, int] = field(default_factory=dict)
-    checks: Counter[str] = field(default_factory=Counter)
-    """What came of checking the sums."""
-    silent: set[str] = field(default_factory=set)
-    own: dict[str, list[ScoredOwn]] = field(default_factory=dict)
-    """What each data owner scored of its own models."""
-    pictures: tuple[str, ...] = ()
-    """Names of the pictures beside the one of every demo."""
+    facts: dict[str, Any] = field(default_factory=dict)
+    """More of the summary."""
+    notes: tuple[str, ...] = ()
+    audits: tuple[tuple[str, str, Audited], ...] = ()
+    """Of each other audited part: what it is, its folder in the run folder, and what the audit says."""
 
-    def take(self, line: Line) -> None:
-        """Count a line."""
-        match line.progress:
-            case Scored() as scored:
-                self.scores.append(scored)
-            case ScoredOwn() as scored:
-                self.own.setdefault(line.party, []).append(scored)
-            case RoundDone(contributors=contributors, check=check, silent=silent):
-                self.rounds += 1
-                self.contributors.add(contributors)
-                self.checks[check] += 1
-                self.silent.update(silent)
-            case Opened(label="contribution"):
-                self.updates[line.party] = self.updates.get(line.party, 0) + 1
-            case Opened(label="aggregate"):
-                self.sums[line.party] = self.sums.get(line.party, 0) + 1
-            case _:
-                pass
+
+_PICTURES: Final = {
+    "progress": "Loss and accuracy of the global model on held-out data, round by round, beside training in one place.",
+    "accuracy": "Accuracy on test data, round by round.",
+    "loss": "Loss on test data, round by round.",
+    "boundary": "The points, the true boundary, and the one that was learned.",
+    "digit-groups": "Which digits the federated model answers, by the owner that has them, round by round.",
+}
+"""What each picture shows, by the name of its file."""
+
+
+@dataclass(frozen=True)
+class Performed:
+    """A federation that has run to its end, and what it left."""
+
+    recipe: Recipe
+    trust: Trust
+    run: Path
+    seen: Seen
+    pids: dict[str, int]
+    rounds: int
+    learned: tuple[str, ...]
+    """Lines that only this demo says of its model."""
+    centralised: Score | None
+
+
+def perform(
+    recipe: Recipe,
+    trust: Trust,
+    run: Path,
+    *,
+    rounds: int,
+    seed: int,
+    as_json: bool,
+    verbose: bool,
+    acts: Sequence[Act] | None = None,
+    probe: Act | None = None,
+    beside: Score | None = None,
+) -> Performed:
+    """Run every party of a federation in an empty run folder, act by act, beside the centralised baseline.
+
+    `acts` are the recipe's unless given. A `probe` is one more act after the model has been copied: its rounds are in
+    the ledgers and nowhere else. `beside` is a score to draw where the recipe has no baseline.
+
+    Raises:
+        Misuse: it cannot be run as asked for.
+        PartyFailed: a party's process ended too early; no process is left.
+        StoppedByOperator: a signal asked for an end; no process is left.
+    """
+    acts = recipe.acts(rounds, seed) if acts is None else acts
+    charter = write_parties(recipe, trust, run, acts[0].plan)
+    owner = recipe.named(Role.MODEL_OWNER)[0]
+    launcher, seen, score = _launcher_of(recipe)(recipe.members, run, CHARTER), Seen(), beside
+    with launcher.signals(), screen_for(recipe, rounds, as_json=as_json, verbose=verbose) as screen:
+        _introduce(screen, recipe, run, charter)
+
+        def watch(line: Line) -> None:
+            seen.take(line)
+            screen.line(line)
+
+        with contextlib.ExitStack() as ending:
+            baseline = None
+            if recipe.pooled is not None:
+                baseline = Baseline(recipe, tuple(acts), seed, len(recipe.named(Role.DATA_OWNER)), run)
+                ending.callback(baseline.close)
+            for number, act in enumerate(acts):
+                screen.note(act.title)
+                if number:
+                    write_site(recipe, trust, owner, run / owner.name, act.plan)
+                launcher.act(watch, resume=number > 0)
+            if baseline is not None:
+                answer = centralised(baseline, launcher.check, screen)
+                score = answer.score if answer is not None else None
+        if not seen.scores or seen.rounds != rounds:
+            raise PartyFailed(f"{owner.name} (model owner) finished {seen.rounds} of {rounds} rounds", party=owner.name)
+        model = copy_model(run, owner.name)
+        draw(run / "progress.png", f"tertium demo {recipe.name}", seen.scores, score)
+        learned = recipe.evaluation(run, seen.scores, seen.own) if recipe.evaluation is not None else []
+        if recipe.pictures is not None:
+            seen.pictures = recipe.pictures(run, seen.scores, seed)
+        if probe is not None:
+            screen.note(probe.title)
+            write_site(recipe, trust, owner, run / owner.name, probe.plan)
+            launcher.act(screen.line, resume=True)
+        launcher.check()
+    lines = (*learned, *(recipe.closing(model) if recipe.closing else ()))
+    return Performed(recipe, trust, run, seen, dict(launcher.pids), rounds, lines, score)
 
 
 def play(
@@ -128,73 +192,88 @@ def play(
         KeyboardInterrupt: the operator stopped it; no process is left.
     """
     recipe = in_trust(recipe, trust)
-    _require_installed(recipe)
+    require_installed(recipe)
     begun = time.monotonic()
     total = rounds or recipe.rounds
-    acts = recipe.acts(total, seed)
     run = out or default_folder(recipe.name, datetime.now().astimezone())
     make_folder(run)
-    charter = write_parties(recipe, trust, run, acts[0].plan)
-    owner = recipe.named(Role.MODEL_OWNER)[0]
-    launcher, seen = _launcher_of(recipe)(recipe.members, run, CHARTER), _Seen()
+    with stops() as stopped:
+        done = perform(recipe, trust, run, rounds=total, seed=seed, as_json=as_json, verbose=verbose)
+        finish(done, seed=seed, seconds=time.monotonic() - begun, as_json=as_json)
+    return stopped.status
+
+
+@dataclass
+class Stopped:
+    """How a demo ended: the exit status."""
+
+    status: int = 0
+
+
+@contextlib.contextmanager
+def stops() -> Iterator[Stopped]:
+    """Turn a signal that stopped a demo into how a command ends."""
+    ended = Stopped()
     try:
-        with launcher.signals(), screen_for(recipe, total, as_json=as_json, verbose=verbose) as screen:
-            _introduce(screen, recipe, run, charter)
-
-            def watch(line: Line) -> None:
-                seen.take(line)
-                screen.line(line)
-
-            with contextlib.ExitStack() as ending:
-                baseline = None
-                if recipe.pooled is not None:
-                    baseline = Baseline(recipe, acts, seed, len(recipe.named(Role.DATA_OWNER)), run)
-                    ending.callback(baseline.close)
-                for number, act in enumerate(acts):
-                    screen.note(act.title)
-                    if number:
-                        write_site(recipe, trust, owner, run / owner.name, act.plan)
-                    launcher.act(watch, resume=number > 0)
-                score = _baseline_score(baseline, launcher, screen) if baseline is not None else None
-            if not seen.scores or seen.rounds != total:
-                raise PartyFailed(
-                    f"{owner.name} (model owner) finished {seen.rounds} of {total} rounds", party=owner.name
-                )
-            model = copy_model(run, owner.name)
-            draw(run / "progress.png", f"tertium demo {recipe.name}", seen.scores, score)
-            evaluated = recipe.evaluation(run, seen.scores, seen.own) if recipe.evaluation is not None else []
-            if recipe.pictures is not None:
-                seen.pictures = recipe.pictures(run, seen.scores, seed)
-            launcher.check()
+        yield ended
     except StoppedByOperator as stop:
         # SIGINT ends as Ctrl-C ends every command; the others are requests to terminate.
         if stop.number == signal.SIGINT:
             raise KeyboardInterrupt from None
         click.echo("tertium: terminated", err=True)
-        return TERMINATED
-    last = seen.scores[-1]
+        ended.status = TERMINATED
+
+
+def finish(done: Performed, *, seed: int, seconds: float, as_json: bool, extra: Extra | None = None) -> None:
+    """Audit the run, write its page and, last, its summary; print what was learned and who saw what."""
+    last, extra, recipe, run = done.seen.scores[-1], extra or Extra(), done.recipe, done.run
+    score = done.centralised
     summary = Summary(
         demo=recipe.name,
-        mode=trust.name.name,
-        rounds=total,
+        mode=done.trust.name.name,
+        rounds=done.rounds,
         seed=seed,
-        parties=tuple(
-            PartyFacts(member.name, member.role.value, launcher.pids[member.name]) for member in recipe.members
-        ),
+        parties=tuple(PartyFacts(member.name, member.role.value, done.pids[member.name]) for member in recipe.members),
         accuracy=last.accuracy,
         loss=last.loss,
         centralised=Figures(score.accuracy, score.loss) if score else Figures(None, None),
-        seconds=round(time.monotonic() - begun, 2),
+        seconds=round(seconds, 2),
         run=str(run),
-        checks=dict(seen.checks),
+        checks=dict(done.seen.checks),
+        **extra.facts,
     )
+    audits = [*extra.audits, ("the run", "", audited(run))]
+    saw = who_saw_what(recipe, done.trust, done.seen)
+    report_page.write(run, _page(done, summary, audits, saw, extra))
     encoded = msgspec.json.encode(summary).decode()
     write_text(run / "summary.json", encoded + "\n")
     if as_json:
         click.echo(encoded)
     else:
-        _conclude(recipe, trust, summary, seen, (*evaluated, *(recipe.closing(model) if recipe.closing else ())))
-    return 0
+        _conclude(done, summary, audits[-1][2], saw)
+
+
+def _page(
+    done: Performed, summary: Summary, audits: Sequence[tuple[str, str, Audited]], saw: Sequence[str], extra: Extra
+) -> report_page.Page:
+    recipe, run = done.recipe, done.run
+    figures = [(f"{summary.loss:.4f}", "loss on test data"), (str(summary.rounds), "rounds")]
+    if summary.accuracy is not None:
+        figures.insert(0, (f"{summary.accuracy:.1%}", "accuracy on test data"))
+    if summary.centralised.accuracy is not None:
+        figures.insert(1, (f"{summary.centralised.accuracy:.1%}", "the same in one place"))
+    figures += [(summary.mode, "mode"), (f"{summary.seconds:.0f} s", "all in all")]
+    pictures = [run / "progress.svg", *sorted(set(run.glob("*.svg")) - {run / "progress.svg"})]
+    return report_page.Page(
+        title=f"tertium demo {recipe.name}",
+        lead=f"{recipe.title[:1].upper()}{recipe.title[1:]}.",
+        figures=figures,
+        pictures=[report_page.Picture(path, _PICTURES.get(path.stem, path.stem)) for path in pictures],
+        notes=(*extra.notes, *done.learned),
+        saw=saw,
+        audits=[(what, f"{folder}/{PAGE}" if folder else PAGE, said) for what, folder, said in audits],
+        files=[path.name for path in sorted(run.iterdir()) if path.is_file()],
+    )
 
 
 def _launcher_of(recipe: Recipe) -> type[Launcher]:
@@ -205,7 +284,7 @@ def _launcher_of(recipe: Recipe) -> type[Launcher]:
     return Population
 
 
-def _require_installed(recipe: Recipe) -> None:
+def require_installed(recipe: Recipe) -> None:
     """Raise `SiteFileError` for a package the demo needs, before anything is written."""
     for package in recipe.needs:
         if importlib.util.find_spec(package) is None:
@@ -227,13 +306,16 @@ def _introduce(screen: Screen, recipe: Recipe, run: Path, charter: Charter) -> N
     )
 
 
-def _baseline_score(baseline: Baseline, launcher: Launcher, screen: Screen) -> Score | None:
-    """Return the baseline's score, waiting for it; None, said aloud, where there is none."""
+def centralised(baseline: Baseline, check: Callable[[], None], screen: Screen) -> Answer | None:
+    """Return the baseline's answer, waiting for it; None, said aloud, where there is none.
+
+    `check` is called now and then, and raises what is to end the wait.
+    """
     until = time.monotonic() + _BASELINE_WAIT
     if not baseline.done:
         screen.note("training the centralised baseline: the same model on everybody's data in one place")
     while not baseline.done:
-        launcher.check()
+        check()
         if time.monotonic() >= until:
             screen.warn(f"no centralised baseline: it took more than {_BASELINE_WAIT:.0f} s")
             return None
@@ -242,13 +324,12 @@ def _baseline_score(baseline: Baseline, launcher: Launcher, screen: Screen) -> S
     if isinstance(answer, str):
         screen.warn(f"no centralised baseline: {answer}")
         return None
-    return answer.score
+    return answer
 
 
-def _conclude(recipe: Recipe, trust: Trust, summary: Summary, seen: _Seen, learned: Sequence[str]) -> None:
-    """Print what was learned, who saw what, and what to do next; `learned` is what only this demo says of its model."""
-    run = summary.run
-    owner = recipe.named(Role.MODEL_OWNER)[0].name
+def _conclude(done: Performed, summary: Summary, audit: Audited, saw: Sequence[str]) -> None:
+    """Print what was learned, who saw what, and what to do next."""
+    run, owner = summary.run, done.recipe.named(Role.MODEL_OWNER)[0].name
     rows = [("federated", summary.accuracy, summary.loss)]
     if summary.centralised.loss is not None:
         rows.append(("centralised", summary.centralised.accuracy, summary.centralised.loss))
@@ -256,58 +337,9 @@ def _conclude(recipe: Recipe, trust: Trust, summary: Summary, seen: _Seen, learn
     for name, accuracy, loss in rows:
         shown = f"accuracy {accuracy:7.2%}, " if accuracy is not None else ""
         click.echo(f"{name:<12} {shown}loss {loss:.4f}, on {owner}'s test data")
-    for line in learned:
+    for line in (*done.learned, "", *saw, f"The audit of all ledgers: {audit.lines[0]}", ""):
         click.echo(line)
-    click.echo()
-    for line in _who_saw_what(recipe, trust, seen):
-        click.echo(line)
-    click.echo()
-    click.echo(f"{counted(summary.rounds, 'round')} in {summary.seconds:.1f} s. In {run}: model.safetensors,")
-    click.echo(
-        "progress.png, progress.svg, summary.json, the charter, and a folder a party with keys, site file and log."
-    )
-    if seen.pictures:
-        click.echo(f"Pictures, each as PNG and SVG: {', '.join(seen.pictures)}.")
-    click.echo(f"Who saw what: tertium audit {run} --html {run}/audit.html")
+    click.echo(f"{counted(summary.rounds, 'round')} in {summary.seconds:.1f} s. In {run}: {REPORT} and {PAGE}")
+    click.echo("to look at, model, pictures, summary.json, the charter, and a folder a party with keys and log.")
     click.echo(f"Next: read {run}/{CHARTER}, check who signed it (tertium charter verify {run}/{CHARTER}), then")
     click.echo("run each party on its own host: tertium keygen --help, tertium charter new --help.")
-
-
-def _who_saw_what(recipe: Recipe, trust: Trust, seen: _Seen) -> list[str]:
-    """Return lines on who opened what, and who could have read a single update."""
-    names = [member.name for member in recipe.named(Role.DATA_OWNER)]
-    data_owners = f"{len(names)} data owners" if recipe.crowd else ", ".join(names)
-    owner = recipe.named(Role.MODEL_OWNER)[0].name
-    holders = [member.name for member in recipe.named(Role.SECURE_WORKER)]
-    taken = sum(seen.updates.get(name, 0) for name in holders)
-    sizes = sorted(seen.contributors)
-    each = f"{sizes[0]} to {sizes[-1]}" if sizes[3:] else " or ".join(str(number) for number in sizes)
-    part = "partial sum" if holders[1:] or trust.mode is Mode.MASKED else "sum"
-    sums = counted(seen.sums.get(owner, 0), part)
-    workers = f"{', '.join(holders)} (secure worker{'s' if holders[1:] else ''})"
-    match trust.mode:
-        case Mode.TRUSTED:
-            first = f"{workers} opened each single update of {data_owners}, {taken} in all: it is trusted with them."
-        case Mode.MASKED:
-            first = f"{workers} opened {taken} updates of {data_owners}, each under a mask it does not know."
-        case Mode.PLAIN:
-            first = f"{owner} (model owner) opened each single update of {data_owners}: nothing is hidden from it."
-        case _:
-            first = f"{workers} opened {taken} shares of the updates of {data_owners}, each of them noise by itself."
-    lines = [f"Who saw what: {first}"]
-    if trust.mode is not Mode.PLAIN:
-        own = seen.updates.get(owner, 0)
-        what = f"{own} masks' seeds" if trust.mode is Mode.MASKED else f"{own} single ones"
-        got = f"{owner} (model owner) got {sums}, each over {each} updates, and {what}."
-        lines.append(f"              {got}")
-    lines.append(_verified(seen))
-    lines.append(f"Who can read one update: {collusion_words(trust.scheme, holders)}.")
-    lines.append("All others in a sum together can work out the one that is left, in every mode.")
-    return lines
-
-
-def _verified(seen: _Seen) -> str:
-    """Say how many of the sums were checked against the data owners' fingerprints."""
-    verified, all_of_them = seen.checks[SumState.VERIFIED.value], seen.checks.total()
-    how = " by all who are in them" if verified == all_of_them else f"; silent: {', '.join(sorted(seen.silent))}"
-    return f"Whether the sums are right: {verified} of {all_of_them} verified{how}."

@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from ...audit.page_html import Html, el, join, table, text
+from ...audit.page_html import Html, el, join, text
 from ...audit.page_style import CSS
 from ...crypto.files import reason
-from .audited import PAGE, Audited
+from .audited import Audited
 from .errors import DemoError
 from .folder import write_text
 
@@ -31,6 +31,7 @@ _STYLE: Final = (
 .picture { margin: 0 0 1.6rem; background: #ffffff; border: 1px solid var(--line); border-radius: 8px; padding: .6rem; }
 .picture img { display: block; width: 100%; height: auto; }
 .picture figcaption { color: #5b5852; font-size: .875rem; padding: .3rem .4rem; }
+pre { overflow-x: auto; font: .85rem/1.5 var(--mono); background: var(--card); padding: .8rem 1rem; }
 .single { max-width: 82rem; margin-inline: auto; padding-inline: 1.5rem; }
 """
 )
@@ -46,15 +47,6 @@ class Picture:
 
 
 @dataclass(frozen=True)
-class Table:
-    """A table: its caption, its heads, and its rows, whose first column names them."""
-
-    caption: str
-    heads: Sequence[str]
-    rows: Sequence[Sequence[str]]
-
-
-@dataclass(frozen=True)
 class Page:
     """What the page of a run shows, from top to bottom."""
 
@@ -63,7 +55,8 @@ class Page:
     figures: Sequence[tuple[str, str]]
     """What stands large: a figure, and what it is."""
     pictures: Sequence[Picture]
-    tables: Sequence[Table]
+    notes: Sequence[str]
+    """Lines as they stand on a terminal, in columns."""
     saw: Sequence[str]
     """Who saw what, in lines."""
     audits: Sequence[tuple[str, str, Audited]]
@@ -76,7 +69,7 @@ def write(run: Path, page: Page) -> Path:
     parts = [
         el("ul", [el("li", el("strong", figure), what) for figure, what in page.figures], class_="figures"),
         *[_picture(each) for each in page.pictures],
-        *[table(each.caption, each.heads, each.rows) for each in page.tables],
+        el("pre", "\n".join(page.notes), tabindex="0") if page.notes else None,
     ]
     saw = join(*[el("p", line) for line in page.saw], *[_audit(each) for each in page.audits])
     files = el("ul", [el("li", el("code", each)) for each in page.files])
@@ -130,8 +123,3 @@ def _whole(title: str, body: Html) -> str:
         Html(f"<style>{_STYLE}</style>"),
     )
     return f"<!DOCTYPE html>\n{el('html', el('head', head), el('body', body), lang='en')}\n"
-
-
-def page_of(folder: str = "") -> str:
-    """Return where the audit's page of a part of the run lies, from the report's folder."""
-    return f"{folder}/{PAGE}" if folder else PAGE

@@ -105,7 +105,16 @@ def test_toy_answers_are_computed_from_the_file(tmp_path: Path) -> None:
 
 def test_commands_are_the_public_ones(recipe: Recipe) -> None:
     words = {member.name: command(member, "charter.toml", resume=True) for member in recipe.members}
-    assert words["owner"] == ["owner", "run", "--party", "owner", "--charter", "charter.toml", "--resume"]
+    assert words["owner"] == [
+        "owner",
+        "run",
+        "--party",
+        "owner",
+        "--charter",
+        "charter.toml",
+        "--resume",
+        "--new-session",
+    ]
     for member in recipe.named(Role.DATA_OWNER):
         assert words[member.name] == ["worker", "run", "--party", member.name, "--charter", "charter.toml"]
     assert words["third"] == ["secure-worker", "run", "--party", "third", "--charter", "charter.toml", "--once"]

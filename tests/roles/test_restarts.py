@@ -86,6 +86,16 @@ def test_everybody_at_once(make: Maker, undisturbed: bytes, plain_sum: Any) -> N
     assert bytes(run.model.to_bytes()) == undisturbed
 
 
+def test_a_data_owner_that_comes_back_misses_no_record_that_came(make: Maker) -> None:
+    """An alarm that every restart raises is one that nobody reads."""
+    run = make(4, plan=make.plan(rounds=6))
+    run.run(until=lambda: run.released == [1, 2] and run.machines["bob"].phase is Phase.INVITED)
+    run.restart("bob")
+    assert set(run.run().values()) == {None}
+    warnings = [line.text for line in run.said("bob") if line.warning]
+    assert not [text for text in warnings if "no record of our contribution" in text]
+
+
 def forget(run: Run, name: str) -> None:
     """Take from a journal all that a role wrote, but not the view ledger: without it nobody speaks to that party."""
     ledgers = (CheckpointKept.kind, HeldKept.kind, "journal")
