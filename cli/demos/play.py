@@ -56,7 +56,7 @@ class Figures(msgspec.Struct, frozen=True):
     loss: float | None
 
 
-class Summary(msgspec.Struct, frozen=True):
+class Summary(msgspec.Struct, frozen=True, omit_defaults=True):
     """What `--json` prints and `summary.json` holds. Scripts rely on these names."""
 
     demo: str
@@ -341,5 +341,7 @@ def _conclude(done: Performed, summary: Summary, audit: Audited, saw: Sequence[s
         click.echo(line)
     click.echo(f"{counted(summary.rounds, 'round')} in {summary.seconds:.1f} s. In {run}: {REPORT} and {PAGE}")
     click.echo("to look at, model, pictures, summary.json, the charter, and a folder a party with keys and log.")
+    if done.seen.pictures:
+        click.echo(f"Pictures, each as PNG and SVG: {', '.join(done.seen.pictures)}.")
     click.echo(f"Next: read {run}/{CHARTER}, check who signed it (tertium charter verify {run}/{CHARTER}), then")
     click.echo("run each party on its own host: tertium keygen --help, tertium charter new --help.")

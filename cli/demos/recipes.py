@@ -165,10 +165,10 @@ def _toy_acts(rounds: int, seed: int) -> tuple[Act, ...]:
     def plan(last: int, steps: int) -> OwnerPlan:
         return OwnerPlan(task="toy", rounds=last, epochs=steps, batch_size=0, learning_rate=0.1, seed=seed)
 
-    first = Act("act 1: one round of 10 local steps", plan(1, 10))
+    first = Act("one round of 10 local steps", plan(1, 10))
     if rounds == 1:
         return (first,)
-    return (first, Act(f"act 2: {counted(rounds - 1, 'round')} of 5 local steps", plan(rounds, 5), first=2))
+    return (first, Act(f"{counted(rounds - 1, 'round')} of 5 local steps", plan(rounds, 5), first=2))
 
 
 def _toy_closing(model: Path) -> list[str]:

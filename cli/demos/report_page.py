@@ -25,7 +25,8 @@ REPORT: Final = "report.html"
 _STYLE: Final = (
     CSS
     + """
-.figures { display: flex; flex-wrap: wrap; gap: 1rem; margin: 0 0 1.5rem; padding: 0; list-style: none; }
+main ul.figures { display: flex; flex-wrap: wrap; gap: 1rem; margin: 0 0 1.5rem; padding: 0; list-style: none;
+  max-width: none; }
 .figures li { background: var(--card); border: 1px solid var(--line); border-radius: 8px; padding: .7rem 1.1rem; }
 .figures strong { display: block; font: 600 1.5rem/1.3 var(--serif); }
 .picture { margin: 0 0 1.6rem; background: #ffffff; border: 1px solid var(--line); border-radius: 8px; padding: .6rem; }

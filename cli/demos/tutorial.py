@@ -85,7 +85,7 @@ def guess(owner_state: Path, number: int) -> Guess:
     # An error of zero moves nothing, and then a step says nothing about its row.
     row = (weight - later) / RATE / double_error if double_error else np.full(2, np.nan)
     target = float(row @ weight + bias[0]) - double_error / 2
-    return Guess(tuple(float(value) for value in row), target)
+    return Guess(tuple(_number(value) for value in row), _number(target))
 
 
 def play_toy(
@@ -137,6 +137,11 @@ def play_toy(
         done = dataclasses.replace(done, learned=(*done.learned, "", *tried))
         finish(done, seed=seed, seconds=time.monotonic() - begun, as_json=as_json, extra=extra)
     return stopped.status
+
+
+def _number(value: float) -> float:
+    """Return a number without the sign that rounding leaves on a zero."""
+    return 0.0 if abs(value) < NEAR / 100 else float(value)
 
 
 class _Say:

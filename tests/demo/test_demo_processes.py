@@ -91,7 +91,7 @@ def test_runs_five_processes_to_the_end(numbers: Numbers) -> None:
     assert {path.name for path in demo.run.iterdir()} == {
         *PARTIES,
         *("charter.toml", "charter.signatures.toml", "model.safetensors", "summary.json"),
-        *("progress.png", "progress.svg"),
+        *("progress.png", "progress.svg", "audit.html", "report.html"),
     }
     assert (demo.run / "progress.png").read_bytes().startswith(b"\x89PNG")
     for party in PARTIES:

@@ -20,20 +20,35 @@ pytestmark = [
 TERTIUM = (sys.executable, "-m", "tertium", "demo")
 
 
-def test_toy_learns_in_two_acts(demo: Callable[..., Any]) -> None:
+def test_toy_is_three_acts(demo: Callable[..., Any]) -> None:
     run = demo(TERTIUM, "toy")
     assert run.wait(within=150) == 0, run.err
-    assert run.out.startswith("UNSAFE: ")
-    assert "act 1: one round of 10 local steps" in run.out
-    assert "act 2: 10 rounds of 5 local steps" in run.out
+    places = [run.out.index(f"act {number}: ") for number in ("one", "two", "three")]
+    assert places == sorted(places)
+    central = [float(loss) for loss in re.findall(r"^step [ \d]\d  loss ([\d.]+)$", run.out, re.MULTILINE)]
+    assert len(central) == 20
+    assert central[-1] < 0.01 < central[0]
+    two, three = run.out[places[1] : places[2]], run.out[places[2] :]
     for party in ("alice", "bob"):
-        assert len(re.findall(rf"^{party} +\| round \d+: trained on 2 examples, loss", run.out, re.MULTILINE)) == 11
+        assert len(re.findall(rf"^{party} +\| round \d+: trained on 2 examples, loss", two, re.MULTILINE)) == 10
+        assert len(re.findall(rf"^{party} +\| round \d+: trained on 2 examples, loss", three, re.MULTILINE)) == 11
         assert not re.search(rf"^(?!{party}).*{party}.*loss", run.out, re.MULTILINE)
+    # What the owner has of one update is the row; what it has of the mean is nobody's.
+    bobs = r"computes, from one update of bob: row \[0\.000, [01]\.000\], target 0\.000: row [12] of the data"
+    assert re.search(bobs, two)
+    assert "the audit of act two: VIOLATION: 1 on record, by owner" in two
+    assert re.search(r"computes, from the mean of one update of bob and one of alice: .*: nobody's row", three)
+    assert "The audit of all ledgers: clean: no violation is on record" in three
     answers = [float(found) for found in re.findall(r"^\[[01], [01]\] +(-?[\d.]+)", run.out, re.MULTILINE)]
     assert [round(answer) for answer in answers] == [0, 0, 1, 1]
     assert run.gone()
     summary = json.loads((run.run / "summary.json").read_text())
     assert (summary["rounds"], summary["accuracy"]) == (11, 1.0)
+    assert summary["tutorial"]["act_one"] == pytest.approx(central, abs=1e-6)
+    assert summary["tutorial"]["act_two"]["is_row"] in (0, 1)
+    assert summary["tutorial"]["act_three"]["is_row"] is None
+    for name in ("report.html", "audit.html", "plain/audit.html"):
+        assert (run.run / name).is_file()
 
 
 def test_digits_with_one_seed_give_one_model_among_several_secure_workers_too(demo: Callable[..., Any]) -> None:
