@@ -242,6 +242,8 @@ def finish(done: Performed, *, seed: int, seconds: float, as_json: bool, extra: 
         checks=dict(done.seen.checks),
         **extra.facts,
     )
+    if not as_json:
+        click.echo("auditing the ledgers of all parties")
     audits = [*extra.audits, ("the run", "", audited(run))]
     saw = who_saw_what(recipe, done.trust, done.seen)
     report_page.write(run, _page(done, summary, audits, saw, extra))

@@ -4,7 +4,9 @@ import itertools
 from fractions import Fraction
 from random import Random
 
-from tertium.audit.rank import computable
+import pytest
+from tertium.audit import rank as fast
+from tertium.audit.rank import computable, primes_for
 
 NAMES = "abcde"
 
@@ -66,3 +68,51 @@ def test_two_sums_that_differ_by_one_give_it_away_and_one_gives_nothing() -> Non
     assert computable([frozenset("ab"), frozenset("ac"), frozenset("bc")]) == frozenset("abc")
     assert computable([whole], "abc") == {"d"}
     assert computable([]) == frozenset()
+
+
+def by_fractions(forms: list[frozenset[str]]) -> set[str]:
+    """Reduced row echelon form over the rationals: whoever has a row to itself."""
+    rows: dict[str, dict[str, Fraction]] = {}
+    for form in forms:
+        row = {name: Fraction(1) for name in form}
+        for pivot, other in rows.items():
+            row = subtracted(row, other, row.get(pivot, Fraction(0)))
+        if row:
+            pivot = min(row)
+            row = {name: value / row[pivot] for name, value in row.items()}
+            rows = {at: subtracted(other, row, other.get(pivot, Fraction(0))) for at, other in rows.items()}
+            rows[pivot] = row
+    return {pivot for pivot, row in rows.items() if len(row) == 1}
+
+
+def subtracted(row: dict[str, Fraction], other: dict[str, Fraction], times: Fraction) -> dict[str, Fraction]:
+    every = {name: row.get(name, Fraction(0)) - times * other.get(name, Fraction(0)) for name in row.keys() | other}
+    return {name: value for name, value in every.items() if value}
+
+
+def test_larger_ones_are_what_the_rationals_say() -> None:
+    chance, names = Random(7), [f"p{number:02d}" for number in range(16)]
+    seen: set[int] = set()
+    for count in range(2, 18):
+        forms = [frozenset(chance.sample(names, chance.randrange(2, 9))) for _ in range(count)]
+        found = by_fractions(forms)
+        assert computable(forms) == found
+        seen.add(len(found))
+    assert {0, len(names)} < seen
+
+
+def test_the_primes_are_primes_and_more_than_any_minor(monkeypatch: pytest.MonkeyPatch) -> None:
+    for columns in (2, 40, 200):
+        primes = primes_for(columns)
+        assert len(set(primes)) == len(primes)
+        assert all(prime < 2**31 and all(prime % divisor for divisor in range(2, 46341)) for prime in primes)
+        product = 1
+        for prime in primes:
+            product *= prime
+        assert product**2 * 4**columns > (columns + 1) ** (columns + 1)
+    # One that divides the minor, 2 here, hides the rank; of several whose product is above it, one shows it.
+    pairs = [frozenset("ab"), frozenset("ac"), frozenset("bc")]
+    monkeypatch.setattr(fast, "primes_for", lambda _: (2,))
+    assert computable(pairs) == frozenset()
+    monkeypatch.setattr(fast, "primes_for", lambda _: (2, 3))
+    assert computable(pairs) == frozenset("abc")
