@@ -75,7 +75,8 @@ def _import(name: str) -> object:
     except ModuleNotFoundError as error:
         absent = error.name or name
         if name == absent or name.startswith(f"{absent}."):
-            raise SiteFileError(f"there is no module {absent}, which the site file names for a task") from error
+            hint = f"; name the file {name} without its .py" if name.endswith(".py") else ""
+            raise SiteFileError(f"there is no module {absent} to import a task from{hint}") from error
         raise missing(absent) from error
     except (Exception, SystemExit) as error:
         # the operator's own module may fail in any way while it is imported

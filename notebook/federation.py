@@ -19,6 +19,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+import msgspec
+import tomli_w
+
 from ..cli.demos.audited import audited
 from ..cli.demos.folder import CHARTER, default_folder, make_folder, write_parties
 from ..cli.demos.launcher import Launcher, Line
@@ -29,7 +32,7 @@ from ..cli.trust import trust
 from ..learning.registry import load_task
 from ..owner.stepped import SteppedOwner, Waiting, Wish
 from ..owner.store import OwnerStore
-from ..protocol.charter import Charter, Role
+from ..protocol.charter import Arithmetic, Charter, Role, TrainingLimits
 from ..protocol.errors import SiteFileError
 from ..protocol.party import Party
 from ..protocol.progress import Progress, RoundClosed, RoundDone, Said, Scored
@@ -68,6 +71,7 @@ class Federation:
         self._scores: dict[int, Score] = {}
         self._warnings: deque[str] = deque(maxlen=3)
         self._idle, self._ended = threading.Event(), threading.Event()
+        self._came_up = False
         self._error: str | None = None
         self._workplace = dataclasses.replace(workplace, report=self._take)
         self._global = first_model(self._workplace, plan)
@@ -114,6 +118,11 @@ class Federation:
     def minimum_cohort(self) -> int:
         """The fewest data owners a sum is over."""
         return self.charter.rules.minimum_cohort
+
+    @property
+    def training_limits(self) -> TrainingLimits:
+        """The most that a round may ask of a data owner."""
+        return self.charter.rules.training
 
     def log(self, party: str) -> list[str]:
         """Return what a party of a federation that was launched here has printed, on its own screen as it were.
@@ -173,9 +182,11 @@ class Federation:
         """End the session for everybody, and every process that was launched here. Idempotent."""
         atexit.unregister(self.close)
         if self._thread.is_alive():
-            self._machine.end()
-            self._lanes.wake()
-            self._ended.wait(self.charter.rules.deadlines.statement)
+            if self._came_up:
+                self._machine.end()
+                self._lanes.wake()
+                self._ended.wait(self.charter.rules.deadlines.statement)
+            # Before all are connected there is no session to end in order: an end would wait for whoever is absent.
             if not self._ended.is_set():
                 self._party.interrupt("its notebook closes")
                 self._ended.wait(self.charter.rules.deadlines.statement)
@@ -231,7 +242,10 @@ class Federation:
     def _why(self) -> str:
         failure = self._launcher.failure if self._launcher is not None else None
         reasons = [each for each in (self._error, failure) if each]
-        return "; ".join(dict.fromkeys(reasons)) or "; ".join(self._warnings) or "it was closed"
+        why = "; ".join(dict.fromkeys(reasons)) or "; ".join(self._warnings)
+        if not why:
+            return "it was closed"
+        return f"{why} (federation.log(NAME) has what a party here printed)" if self._logs and self._came_up else why
 
     def _model_after(self, number: int) -> Model:
         return Model(self, number, self._module(), self._scores.get(number))
@@ -260,6 +274,7 @@ class Federation:
     def _take(self, progress: Progress) -> None:
         match progress:
             case Waiting():
+                self._came_up = True
                 self._idle.set()
                 return
             case RoundDone():
@@ -327,6 +342,7 @@ def launch(
     secure_workers: int | None = None,
     minimum_cohort: int | None = None,
     unsafe_small_cohort: str | None = None,
+    value_range: float | None = None,
     folder: str | Path | None = None,
     show: Show | None = None,
     **plan: Any,
@@ -340,7 +356,8 @@ def launch(
         mode: `trusted`, `masked`, `additive`, `shamir`, or a scheme.
         secure_workers: how many; the fewest of the mode by default.
         minimum_cohort: the fewest a sum is over; all data owners by default, and at most 5.
-        unsafe_small_cohort: why a sum may be over fewer than 5.
+        unsafe_small_cohort: why a sum may be over only 2.
+        value_range: the largest number that an update may hold, 8 by default; a data owner with a larger one declines.
         folder: the run folder, new or empty; below `runs/` by default.
         show: what each line of every party is given to (`print`, say); nothing by default.
         plan: settings of `[owner]`: `learning_rate`, `seed`, `optimiser`.
@@ -348,14 +365,23 @@ def launch(
     Raises:
         TertiumError: one sentence: what cannot be done, or which process failed. No process is left.
     """
+    if not isinstance(task, str):
+        raise NotebookError(
+            'the task is named, as "my_task:Mine": the other processes import the class Mine from the file my_task.py'
+        )
     if task.startswith("__main__:"):
         raise NotebookError(
             f"the other processes cannot import {task.partition(':')[2]} from this notebook: write it to a file beside "
             "it (%%writefile my_task.py) and name it my_task:Class"
         )
-    load_task(task, dict(owner or {}))  # before anything is written
+    # All of it before anything is written.
+    load_task(task, _options(OWNER, owner or {}))
     chosen = trust(mode, secure_workers)
+    if not isinstance(data_owners, Mapping):
+        raise NotebookError('data_owners is the options of the task by name, as {"bob": {}, "alice": {}, "carol": {}}')
     names = tuple(sorted(data_owners))
+    _require_settings(plan)
+    wanted = planned(OwnerPlan(task=TASK), {"metrics": ["loss"], **plan})
     recipe = in_trust(
         Recipe(
             name=TASK,
@@ -363,8 +389,8 @@ def launch(
             task=TASK,
             factory=task,
             members=(
-                Member(OWNER, Role.MODEL_OWNER, "", "The model owner", dict(owner or {})),
-                *(Member(name, Role.DATA_OWNER, "", name, dict(data_owners[name])) for name in names),
+                Member(OWNER, Role.MODEL_OWNER, "", "The model owner", _options(OWNER, owner or {})),
+                *(Member(name, Role.DATA_OWNER, "", name, _options(name, data_owners[name])) for name in names),
                 Member("third", Role.SECURE_WORKER, "", "A third party that both sides trust"),
             ),
             pooled={},
@@ -373,10 +399,13 @@ def launch(
             acts=_no_acts,
             minimum_cohort=minimum_cohort or min(5, len(names)),
             unsafe_small_cohort=unsafe_small_cohort,
+            arithmetic=_arithmetic(value_range),
         ),
         chosen,
     )
-    wanted = planned(OwnerPlan(task=TASK), {"metrics": ["loss"], **plan})
+    for member in recipe.members:
+        if member.role is not Role.DATA_OWNER and member.name in names:
+            raise NotebookError(f"a data owner cannot be called {member.name}: the {member.role.words} is")
     run = Path(folder) if folder is not None else default_folder(TASK, datetime.now().astimezone())
     make_folder(run)
     write_parties(recipe, chosen, run, wanted)
@@ -384,6 +413,43 @@ def launch(
     others = tuple(member for member in recipe.members if member.role is not Role.MODEL_OWNER)
     launcher = Launcher(others, run, CHARTER, modules=_modules(task))
     return _opened(workplace, OwnerStore(workplace.state), run, launcher, resume=False, show=show)
+
+
+def _options(party: str, options: object) -> dict[str, Any]:
+    """Return the options of a party's task; raises `NotebookError` unless a site file can hold them."""
+    if not isinstance(options, Mapping):
+        raise NotebookError(f"the options of {party} are a dict of what its task takes, not a {type(options).__name__}")
+    for key, value in options.items():
+        try:
+            tomli_w.dumps({str(key): value})
+        except (TypeError, ValueError):
+            raise NotebookError(
+                f"{party}'s option {key} is a {type(value).__name__}, which its site file cannot hold: give numbers, "
+                "text, or lists of them, and load the rest in load_data()"
+            ) from None
+    return dict(options)
+
+
+def _arithmetic(value_range: float | None) -> Arithmetic:
+    """Return the charter's arithmetic for numbers up to so much; raises `NotebookError`."""
+    try:
+        return msgspec.convert({} if value_range is None else {"value_range": value_range}, Arithmetic)
+    except msgspec.ValidationError:
+        raise NotebookError(f"value_range is a number above 0, not {value_range!r}") from None
+
+
+def _require_settings(plan: Mapping[str, object]) -> None:
+    """Raise `NotebookError` for a setting that there is not, or that a cell decides round by round."""
+    by_cells = ("task", "rounds", "cohort", "cohort_most", "turns")
+    known = [name for name in OwnerPlan.__struct_fields__ if name not in by_cells]
+    asked = [name for name in by_cells if name in plan]
+    if asked:
+        raise NotebookError(
+            f"launch() does not take {', '.join(asked)}: each mean() is a round of the copies it is given"
+        )
+    unknown = [name for name in plan if name not in known]
+    if unknown:
+        raise NotebookError(f"launch() takes {', '.join(known)}, not {', '.join(unknown)}")
 
 
 def _modules(factory: str) -> Path | None:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
+from ..protocol.charter import TrainingLimits
 from ..protocol.errors import SiteFileError
 from ..protocol.site import OwnerPlan
 from ..protocol.training import Score
@@ -100,7 +101,10 @@ class Copy:
             raise NotebookError(f"train() takes {', '.join(_TRAINED)}, not {', '.join(unknown)}")
         if "epochs" in how or "batches" in how:
             how = {"epochs": 0, "batches": 0, **how}
-        self.plan = planned(self.model.federation.plan, how)
+        federation = self.model.federation
+        plan = planned(federation.plan, how)
+        _require_allowed(plan, federation.training_limits)
+        self.plan = plan
         return self
 
     def move(self, *to: str) -> "Copy":
@@ -176,7 +180,12 @@ def mean(*copies: Copy) -> Mean:
 def _round_of(copies: Sequence[Copy]) -> tuple[Model, OwnerPlan]:
     """Return the model and the plan that all copies share."""
     if not copies:
-        raise NotebookError("mean() takes the copies to be summed")
+        raise NotebookError("mean() takes the copies to be summed, as mean(bobs, alices)")
+    for each in copies:
+        if not isinstance(each, Copy):
+            raise NotebookError(
+                f"mean() takes copies, as mean(bobs, alices), or mean(*copies) of a list; not a {type(each).__name__}"
+            )
     first = copies[0]
     federation = first.model.federation
     names = [each.owner for each in copies]
@@ -201,6 +210,13 @@ def _round_of(copies: Sequence[Copy]) -> tuple[Model, OwnerPlan]:
         raise NotebookError("the copies are of an earlier model: send() federation.model")
     assert first.plan is not None  # noqa: S101 - a moved copy was trained
     return first.model, first.plan
+
+
+def _require_allowed(plan: OwnerPlan, limit: TrainingLimits) -> None:
+    """Raise `NotebookError` for more than the charter allows: whoever is asked for it ends the session."""
+    for name, asked, most in (("epochs", plan.epochs, limit.max_epochs), ("batches", plan.batches, limit.max_batches)):
+        if asked > most:
+            raise NotebookError(f"{asked} {name} are more than the {most} that the charter allows in a round")
 
 
 def planned(plan: OwnerPlan, how: dict[str, Any]) -> OwnerPlan:

@@ -54,7 +54,7 @@ def make_folder(path: Path) -> None:
     try:
         path.mkdir(parents=True, exist_ok=True)
         if any(path.iterdir()):
-            raise DemoError(f"{path} is not empty; name another folder with --out")
+            raise DemoError(f"{path} is not empty; name another folder")
     except OSError as error:
         raise DemoError(f"cannot make the folder {path}: {reason(error)}") from None
 

@@ -87,7 +87,7 @@ class Extra:
 
 
 _PICTURES: Final = {
-    "progress": "Loss and accuracy of the global model on held-out data, round by round, beside training in one place.",
+    "progress": "Loss and accuracy of the global model on test data, round by round, beside training in one place.",
     "accuracy": "Accuracy on test data, round by round.",
     "loss": "Loss on test data, round by round.",
     "boundary": "The points, the true boundary, and the one that was learned.",
@@ -274,7 +274,7 @@ def _page(
         notes=(*extra.notes, *done.learned),
         saw=saw,
         audits=[(what, f"{folder}/{PAGE}" if folder else PAGE, said) for what, folder, said in audits],
-        files=[path.name for path in sorted(run.iterdir()) if path.is_file()],
+        files=sorted({path.name for path in run.iterdir() if path.is_file()} | {REPORT, "summary.json"}),
     )
 
 

@@ -142,11 +142,16 @@ def test_a_closed_federation_leaves_no_process_and_says_so(act: dict[str, Any]) 
         notebook.mean(*(federation.model.send(name).train().move() for name in ROWS))
 
 
-def test_a_party_that_cannot_start_is_named_and_nothing_is_left(tmp_path: Path) -> None:
+def test_a_party_that_cannot_start_is_named_and_nothing_is_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ends: list[object] = []
+    monkeypatch.setattr("tertium.owner.stepped.SteppedOwner.end", ends.append)
     begun = time.monotonic()
     with pytest.raises(NotebookError, match=r"bob .data owner. failed: .*rows"):
         notebook.launch(FACTORY, {**ROWS, "bob": {"rows": [7]}}, folder=tmp_path / "run", **HOW)
     assert time.monotonic() - begun < 45
+    assert not ends, "an end in order was waited for, of a session that never began"
 
 
 def alive(pid: int) -> bool:

@@ -5,8 +5,10 @@ from typing import Any
 
 import pytest
 from tertium import notebook
+from tertium.cli.demos.recipes import Recipe
 from tertium.notebook import NotebookError, SingleUpdateRefused
 from tertium.notebook.verbs import Copy, Mean, Model, mean, planned
+from tertium.protocol.charter import TrainingLimits
 from tertium.protocol.errors import SiteFileError
 from tertium.protocol.site import OwnerPlan
 
@@ -17,6 +19,7 @@ class Asked:
     def __init__(self, minimum: int = 2, workers: tuple[str, ...] = ("third",)) -> None:
         self.minimum_cohort, self.secure_workers = minimum, workers
         self.plan = OwnerPlan(task="toy", epochs=3, learning_rate=0.5)
+        self.training_limits = TrainingLimits(max_epochs=100, max_batches=1000)
         self.model: Any = Model(self, 4, None, None)  # type: ignore[arg-type]
         self.rounds: list[tuple[OwnerPlan, tuple[str, ...]]] = []
 
@@ -75,7 +78,9 @@ def test_what_makes_no_round() -> None:
     federation, another = Asked(), Asked()
     bobs, alices = moved(federation, "bob", "alice")
     for copies, words in (
-        ((), "takes the copies"),
+        ((), r"takes the copies to be summed, as mean\(bobs, alices\)"),
+        (([bobs, alices],), r"mean\(\*copies\) of a list; not a list"),
+        ((federation.model,), "not a Model"),
         ((bobs, federation.model.send("alice").train()), "alice's copy was not moved"),
         ((bobs, *moved(another, "alice")), "not of one model"),
         ((bobs, *moved(federation, "alice", epochs=9)), "asked to train differently"),
@@ -104,6 +109,11 @@ def test_what_a_copy_cannot_be_asked() -> None:
         copy.train(learning_rate=-1.0)
     with pytest.raises(NotebookError, match="names both batches and epochs"):
         copy.train(epochs=1, batches=1)
+    for most, more in (({"epochs": 100}, {"epochs": 101}), ({"batches": 1000}, {"batches": 1001})):
+        asked = copy.train(**most).plan
+        with pytest.raises(NotebookError, match=r"1 (epochs|batches) are more than the 10+ that the charter allows"):
+            copy.train(**more)
+        assert copy.plan == asked
     with pytest.raises(NotebookError, match=r"go to third1 and third2, all of them, .* not to third1"):
         copy.train().move("third1")
     assert copy.move("third2", "third1").moved
@@ -112,10 +122,51 @@ def test_what_a_copy_cannot_be_asked() -> None:
     assert planned(copy.model.federation.plan, {"batch_size": 0}).batch_size == 0
 
 
+@pytest.mark.parametrize(
+    ("owners", "how", "words"),
+    [
+        ({"bob": {"rows": object()}}, {}, "bob's option rows is a object, which its site file cannot hold"),
+        ({"bob": {"rows": None}}, {}, "bob's option rows is a NoneType"),
+        ({"bob": [0, 1]}, {}, "the options of bob are a dict of what its task takes, not a list"),
+        (["bob", "alice"], {}, "data_owners is the options of the task by name"),
+        ({"third": {}, "owner": {}}, {}, "a data owner cannot be called owner: the model owner is"),
+        ({"third": {}, "bob": {}}, {}, "a data owner cannot be called third: the secure worker is"),
+        ({"bob": {}}, {"rounds": 5}, r"does not take rounds: each mean\(\) is a round"),
+        ({"bob": {}}, {"learning_rat": 0.1}, r"launch\(\) takes kind, .*learning_rate, .*, not learning_rat"),
+        ({"bob": {}}, {"owner": {"rows": {1, 2}}}, "owner's option rows is a set"),
+        ({"bob": {}}, {"value_range": 0}, "value_range is a number above 0, not 0"),
+    ],
+)
+def test_what_a_launch_cannot_take(tmp_path: Any, owners: Any, how: dict[str, Any], words: str) -> None:
+    pytest.importorskip("torch")
+    folder = tmp_path / "run"
+    with pytest.raises(NotebookError, match=words):
+        notebook.launch("tertium.learning.tasks.toy:Toy", owners, folder=folder, **how)
+    assert not folder.exists()
+
+
+@pytest.mark.parametrize(("how", "wanted"), [({}, 8.0), ({"value_range": 32.0}, 32.0)])
+def test_the_charter_of_a_launch_has_its_value_range(
+    tmp_path: Any, monkeypatch: pytest.MonkeyPatch, how: dict[str, Any], wanted: float
+) -> None:
+    pytest.importorskip("torch")
+
+    def written(recipe: Recipe, *_: object) -> None:
+        raise NotebookError(f"written with {recipe.arithmetic.value_range}")
+
+    monkeypatch.setattr("tertium.notebook.federation.write_parties", written)
+    with pytest.raises(NotebookError, match=rf"written with {wanted}$"):
+        notebook.launch("tertium.learning.tasks.toy:Toy", {"bob": {}, "alice": {}}, folder=tmp_path / "run", **how)
+
+
 def test_a_launch_that_cannot_be_is_one_sentence_and_writes_nothing(tmp_path: Any) -> None:
     folder = tmp_path / "run"
     with pytest.raises(NotebookError, match="cannot import Mine from this notebook: write it to a file"):
         notebook.launch("__main__:Mine", {"bob": {}, "alice": {}}, folder=folder)
-    with pytest.raises(SiteFileError, match="there is no module nowhere"):
+    with pytest.raises(NotebookError, match='the task is named, as "my_task:Mine"'):
+        notebook.launch(Asked, {"bob": {}, "alice": {}}, folder=folder)  # type: ignore[arg-type]
+    with pytest.raises(SiteFileError, match=r"name the file nowhere\.py without its \.py"):
+        notebook.launch("nowhere.py:Mine", {"bob": {}, "alice": {}}, folder=folder)
+    with pytest.raises(SiteFileError, match=r"there is no module nowhere to import a task from$"):
         notebook.launch("nowhere:Mine", {"bob": {}, "alice": {}}, folder=folder)
     assert not folder.exists()
