@@ -119,13 +119,18 @@ def play_toy(
         (run / PLAIN).mkdir()
         plain = dataclasses.replace(recipe, pooled=None, minimum_cohort=1, closing=None)
         passes = Act("ten passes: the model goes to bob, takes one step there, comes back, goes to alice", _turns(seed))
-        probe = Act("one more step at bob, on a batch of one", _probe(seed, STEPS + 1, turns=TURNS))
+        probe = Act(
+            f"round {STEPS + 1}, for the try alone: one step at bob, on a batch of one",
+            _probe(seed, STEPS + 1, turns=TURNS),
+        )
         second = perform(plain, trust(Mode.PLAIN.value), run / PLAIN, rounds=STEPS, acts=(passes,), probe=probe, **how)
         found, seen_plainly = guess(_state(second), STEPS + 1), audited(run / PLAIN)
         say("", *_tried(found, "one update of bob"), *_heads(seen_plainly, "act two"))
 
         say("", f"act three: a trusted aggregator, mode {chosen.name.name}")
-        last = Act("one more step at both, on a batch of one each", _probe(seed, total + 1))
+        last = Act(
+            f"round {total + 1}, for the try alone: one step at both, on a batch of one each", _probe(seed, total + 1)
+        )
         done = perform(third, chosen, run, rounds=total, probe=last, beside=alone.score, **how)
         again = guess(_state(done), total + 1)
         tried = _tried(again, "the mean of one update of bob and one of alice")

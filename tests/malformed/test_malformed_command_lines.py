@@ -231,7 +231,7 @@ CASES: dict[str, tuple[tuple[str, ...], str]] = {
     "audit: two runs": (("audit", ".", "."), "unexpected extra argument"),
     "audit: no such folder": (("audit", "none"), "none is not a folder"),
     "audit: a file": (("audit", "charter.toml"), "charter.toml is not a folder"),
-    "audit: a folder without a charter": (("audit", "alice"), "cannot read alice/charter.toml"),
+    "audit: a folder without a charter": (("audit", "alice"), "alice has no charter.toml"),
     "audit: no such charter": (("audit", ".", "--charter", "none.toml"), "cannot read none.toml"),
     "audit: a path that paints": (("audit", "\x1b[2J"), "is not a folder"),
     "evidence: nothing it knows": (("evidence", "weigh"), "no such command 'weigh'"),

@@ -485,16 +485,16 @@ def test_a_record_whose_statement_an_earlier_process_signed_is_of_the_set_that_w
 ) -> None:
     sent = released.run.machines["alice"]._sent[-1]
     monkeypatch.setattr(sent, "statements", {})
-    monkeypatch.setattr(sent, "recorded", set())
+    monkeypatch.setattr(sent, "kept", msgspec.structs.replace(sent.kept, recorded=()))
 
     def record(**changes: Any) -> Callable[[Still], RoundRecord]:
         return lambda at: RoundRecord(statement=states("third", **changes)(at).statement, cosignatures=(), absent=())
 
     released.refuses(("alice", "third", record(contributors=NAMES), SplitView))
-    assert not sent.recorded
+    assert not sent.kept.recorded
     monkeypatch.setattr(released.run.machines["alice"], "asked", None)
     released.say("alice", "third", record()(released))
-    assert sent.recorded == {"third"}
+    assert sent.kept.recorded == ("third",)
 
 
 @pytest.mark.parametrize("change", ["too few", "a stranger"])

@@ -107,7 +107,13 @@ WHERE_SHARES_GO = [
 """In every mode but `trusted`, which `POINTS` is about."""
 RARE = () if TORTURE else ("two", "three", "plain", "replicated", "shamir", "one to spare")
 """Kinds in which a crash at every point is tried by `make long` only; the seeds crash in them everywhere."""
-AMONG = [each for each in WHERE_SHARES_GO if each[0] not in ("trusted", *RARE)]
+USUAL = {each[1:] for each in WHERE_SHARES_GO if each[0] not in RARE}
+AMONG = [
+    each
+    for each in WHERE_SHARES_GO
+    if each[0] not in ("trusted", *RARE) or (each[0] == "two" and each[1:] not in USUAL)
+]
+"""Of kinds that are left out, what no other kind comes to is tried with two secure workers."""
 
 
 def test_every_kind_of_federation_there_is_is_here() -> None:
