@@ -289,8 +289,10 @@ class Journal:
                     self._later = later
                 self._db.execute("begin immediate")
                 yield
-                self._db.executemany("insert into ledger values (?, ?, ?)", self._staged)
-                self._db.executemany("insert into exhibits values (?, ?, ?, ?)", self._exhibits)
+                if self._staged:
+                    self._db.executemany("insert into ledger values (?, ?, ?)", self._staged)
+                if self._exhibits:
+                    self._db.executemany("insert into exhibits values (?, ?, ?, ?)", self._exhibits)
                 for entry in self._beside.values():
                     self._put(entry)
                 self._db.execute("commit")

@@ -105,8 +105,10 @@ WHERE_SHARES_GO = [
     *[(kind, "owner", name) for kind in SEATED_OWNER for name in ("Expect", "Permit", "Drop")],
 ]
 """In every mode but `trusted`, which `POINTS` is about."""
-RARE = () if TORTURE else ("two", "three", "plain", "replicated", "shamir", "one to spare")
-"""Kinds in which a crash at every point is tried by `make long` only; the seeds crash in them everywhere."""
+LONG = os.environ.get("TERTIUM_LONG") == "1"
+RARE = () if TORTURE else (*(() if LONG else ("two", "three")), "plain", "replicated", "shamir", "one to spare")
+"""Kinds in which a crash at every point is tried by `make long`, the first two, and `make torture` only; the seeds crash
+in them everywhere."""
 USUAL = {each[1:] for each in WHERE_SHARES_GO if each[0] not in RARE}
 AMONG = [
     each

@@ -14,7 +14,7 @@ from tertium.simulation.lies import AMONG_SEVERAL, lies_of
 from tertium.simulation.scenario import CONSPIRACY, FAMILIES, WORKERS, draw, kinds
 from tertium.simulation.torture import Verdict, explain, main, replay_command, run
 
-SEEDS, SHARE, LONG = 200, 20, 700
+SEEDS, SHARE, LONG = 200, 20, 500
 """What is played here, in one test, and with `make long`."""
 
 
