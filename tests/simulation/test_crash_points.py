@@ -107,8 +107,8 @@ WHERE_SHARES_GO = [
 """In every mode but `trusted`, which `POINTS` is about."""
 LONG = os.environ.get("TERTIUM_LONG") == "1"
 RARE = () if TORTURE else (*(() if LONG else ("two", "three")), "plain", "replicated", "shamir", "one to spare")
-"""Kinds in which a crash at every point is tried by `make long`, the first two, and `make torture` only; the seeds crash
-in them everywhere."""
+"""Kinds in which a crash at every point is tried by `make torture` only, and the first two by `make long`; the seeds
+crash in them everywhere."""
 USUAL = {each[1:] for each in WHERE_SHARES_GO if each[0] not in RARE}
 AMONG = [
     each
