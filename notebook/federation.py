@@ -32,7 +32,7 @@ from ..cli.trust import trust
 from ..learning.registry import load_task
 from ..owner.stepped import SteppedOwner, Waiting, Wish
 from ..owner.store import OwnerStore
-from ..protocol.charter import Arithmetic, Charter, Role, TrainingLimits
+from ..protocol.charter import Arithmetic, Charter, Mode, Role, TrainingLimits
 from ..protocol.errors import SiteFileError
 from ..protocol.party import Party
 from ..protocol.progress import Progress, RoundClosed, RoundDone, Said, Scored
@@ -70,7 +70,9 @@ class Federation:
         self._closed: RoundClosed | None = None
         self._scores: dict[int, Score] = {}
         self._warnings: deque[str] = deque(maxlen=3)
-        self._idle, self._ended = threading.Event(), threading.Event()
+        self._told, self._ended = threading.Event(), threading.Event()
+        self._waited: int | None = None
+        """After which round the machine last said that nothing is open: what it had to tell before is told."""
         self._came_up = False
         self._error: str | None = None
         self._workplace = dataclasses.replace(workplace, report=self._take)
@@ -118,6 +120,11 @@ class Federation:
     def minimum_cohort(self) -> int:
         """The fewest data owners a sum is over."""
         return self.charter.rules.minimum_cohort
+
+    @property
+    def opens_updates(self) -> bool:
+        """Whether the model owner opens each single update: mode `plain`, and no other."""
+        return self.charter.rules.mode is Mode.PLAIN
 
     @property
     def training_limits(self) -> TrainingLimits:
@@ -168,7 +175,6 @@ class Federation:
             raise NotebookError(
                 f"round {self._done.round}, whose cell was interrupted, has been run since: send federation.model"
             )
-        self._idle.clear()
         self._machine.ask(Wish(plan, cohort))
         self._lanes.wake()
         self._wait()
@@ -227,7 +233,10 @@ class Federation:
 
     def _wait(self) -> None:
         """Wait until the machine has nothing to do; raises `NotebookError` where it has ended, or a party here has."""
-        while not self._idle.wait(_POLL):
+        # No state of ours says that something is open: a cell may be interrupted between any two lines.
+        while not (self._machine.at_rest and self._waited == self._machine.rounds_done):
+            self._told.wait(_POLL)
+            self._told.clear()
             if self._ended.is_set():
                 break
             failure = self._launcher.failure if self._launcher is not None else None
@@ -274,8 +283,8 @@ class Federation:
     def _take(self, progress: Progress) -> None:
         match progress:
             case Waiting():
-                self._came_up = True
-                self._idle.set()
+                self._came_up, self._waited = True, progress.round
+                self._told.set()
                 return
             case RoundDone():
                 self._done = progress

@@ -2,7 +2,8 @@
 
 Rules of the file:
 - No object here holds an update, or a way to one: a copy is a name, and what its data owner is to do. What was trained
-  leaves its owner sealed for the secure workers, who release the sum; there is no message that asks for less.
+  leaves its owner sealed for the secure workers, who release the sum; there is no message that asks for less. Mode
+  `plain` is the exception: there the model owner opens each update itself.
 - `send`, `train` and `move` say what is wanted, and nothing leaves this process before `mean`: a round is asked of all
   of a cohort at once, or a data owner could be made to train for a round that never comes.
 - A copy is good for one round of the model it is a copy of.
@@ -125,12 +126,18 @@ class Copy:
         return self
 
     def get(self) -> None:
-        """Refuse, always: nobody can give out one data owner's update.
+        """Refuse, always: no message gives out one data owner's update.
 
         Raises:
             SingleUpdateRefused: it says why.
+            NotebookError: the mode is `plain`, where the model owner opens each update, with `mean`.
         """
         federation = self.model.federation
+        if federation.opens_updates:
+            raise NotebookError(
+                f"in mode plain you open each update: mean() of {self.owner}'s copy alone is it, where the charter's "
+                f"minimum cohort is 1; here it is {federation.minimum_cohort}"
+            )
         where = "is sealed for" if self.summed else "will be sealed for"
         raise SingleUpdateRefused(
             f"{self.owner}'s update {where} {' and '.join(federation.secure_workers)} and no message returns it: "

@@ -57,6 +57,18 @@ class SteppedOwner(ModelOwner):
         self._wishes: queue.SimpleQueue[Wish | None] = queue.SimpleQueue()
         self._cohort: tuple[str, ...] = ()
         self._ends = False
+        self._taking = False
+
+    @property
+    def rounds_done(self) -> int:
+        """How many rounds are in the model."""
+        return self._round
+
+    @property
+    def at_rest(self) -> bool:
+        """Whether nothing is asked for and nothing open; from any thread."""
+        # In this order: a wish leaves the queue while it is being taken, and is busy before that ends.
+        return self._wishes.empty() and not self._taking and not self._busy and self.phase is Phase.IDLE
 
     def ask(self, wish: Wish) -> None:
         """Ask for a round; from any thread, which then wakes the lanes."""
@@ -69,11 +81,13 @@ class SteppedOwner(ModelOwner):
     def tick(self, now: float) -> None:
         """Begin what was asked for, once nothing else is open; else act on what is due."""
         if self.phase is Phase.IDLE and not self.finished and not self._busy and not self._wishes.empty():
+            self._taking = True
             wish = self._wishes.get()
             if wish is None:
                 self._ends = True
             else:
                 self._plan, self._cohort, self._asked_for = wish.plan, wish.cohort, self._round + 1
+            self._taking = False
             self._next(now)
             return
         super().tick(now)

@@ -19,6 +19,7 @@ class Asked:
     def __init__(self, minimum: int = 2, workers: tuple[str, ...] = ("third",)) -> None:
         self.minimum_cohort, self.secure_workers = minimum, workers
         self.plan = OwnerPlan(task="toy", epochs=3, learning_rate=0.5)
+        self.opens_updates = False
         self.training_limits = TrainingLimits(max_epochs=100, max_batches=1000)
         self.model: Any = Model(self, 4, None, None)  # type: ignore[arg-type]
         self.rounds: list[tuple[OwnerPlan, tuple[str, ...]]] = []
@@ -65,6 +66,14 @@ def test_nobody_gives_out_a_single_update(state: str) -> None:
     ):
         bobs.get()
     assert not [name for name in vars(bobs) if name not in ("model", "owner", "plan", "moved", "summed")]
+
+
+def test_in_mode_plain_nobody_is_told_that_an_update_is_sealed_for_a_third_party() -> None:
+    federation = Asked(minimum=1)
+    federation.opens_updates = True
+    with pytest.raises(NotebookError, match="in mode plain you open each update") as refused:
+        federation.model.send("bob").get()
+    assert not isinstance(refused.value, SingleUpdateRefused)
 
 
 def test_a_mean_of_fewer_than_the_minimum_is_refused_before_anybody_is_asked() -> None:
