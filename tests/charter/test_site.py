@@ -171,6 +171,9 @@ def test_as_strict_as_the_charter_is_allowed(federation: Any) -> None:
         ({"cohort": 2}, "owner.cohort: 2"),
         ({"cohort": 4}, "owner.cohort: 4"),
         ({"cohort": 3, "cohort_most": 4}, "owner.cohort_most: 4 is more than the charter's 3 data owners"),
+        ({"turns": (("alice", "bob", "mallory"),)}, "owner.turns: mallory is no data owner of the charter"),
+        ({"turns": (("alice", "bob"),)}, "owner.turns: alice, bob is fewer than the charter's minimum of 3"),
+        ({"turns": (("alice", "bob", "bob"),)}, "or names somebody twice"),
     ],
 )
 def test_an_owner_plans_within_the_charter(tmp_path: Path, federation: Any, changes: dict[str, int], why: str) -> None:
@@ -185,6 +188,7 @@ def test_an_owner_plans_within_the_charter(tmp_path: Path, federation: Any, chan
 def test_a_range_of_cohorts_is_one(tmp_path: Path, federation: Any) -> None:
     for range_, why in (
         ({"cohort_most": 3}, "say in owner.cohort where it begins"),
+        ({"cohort": 3, "turns": (("alice",),)}, "names both turns and a cohort"),
         ({"cohort": 3, "cohort_most": 2}, "owner.cohort_most: 2 is less than the 3 of owner.cohort"),
     ):
         with pytest.raises(SiteFileError, match=why):

@@ -70,3 +70,11 @@ def test_rounds_ask_cohorts_of_several_sizes_and_each_is_summed(make: Maker) -> 
     assert len({len(cohort) for cohort in cohorts}) > 1
     for number, cohort in enumerate(cohorts, 1):
         assert run.statement(number).contributors == cohort
+
+
+def test_turns_go_round_and_draw_nobody() -> None:
+    plan = OwnerPlan(task="t", seed=7, turns=(("bob",), ("dave", "alice")))
+    asked = [draw_cohort(plan, ["alice", "bob", "carol", "dave"], number) for number in range(1, 6)]
+    assert asked == [("bob",), ("alice", "dave"), ("bob",), ("alice", "dave"), ("bob",)]
+    # Whose turn it is does not depend on who is there: a round waits for its cohort, as every round does.
+    assert draw_cohort(plan, ["carol"], 1) == ("bob",)
