@@ -8,16 +8,10 @@ import queue
 from dataclasses import dataclass
 from typing import Any
 
-from ..crypto.identity import Identity
-from ..learning.task import GlobalModel
-from ..protocol.charter import Charter
-from ..protocol.exchange import Exchange
-from ..protocol.journal import Journal
 from ..protocol.progress import Progress
 from ..protocol.rounds import Phase
 from ..protocol.site import OwnerPlan
 from .machine import ModelOwner
-from .store import OwnerStore
 
 
 class Waiting(Progress, frozen=True, tag="waiting"):
@@ -41,18 +35,9 @@ class Wish:
 class SteppedOwner(ModelOwner):
     """The machine of a model owner whose rounds are asked for one by one."""
 
-    def __init__(
-        self,
-        identity: Identity,
-        charter: Charter,
-        exchange: Exchange,
-        journal: Journal,
-        plan: OwnerPlan,
-        model: GlobalModel,
-        store: OwnerStore,
-        **rest: Any,
-    ) -> None:
-        super().__init__(identity, charter, exchange, journal, plan, model, store, **rest)
+    def __init__(self, *args: Any, **rest: Any) -> None:
+        """Take what `ModelOwner` takes; the plan's number of rounds counts for nothing."""
+        super().__init__(*args, **rest)
         self._asked_for = self._round
         self._wishes: queue.SimpleQueue[Wish | None] = queue.SimpleQueue()
         self._cohort: tuple[str, ...] = ()
