@@ -151,6 +151,8 @@ _LEAST_PAGE: Final = 512
 _PAGE: Final = 4096
 _LOG: Final = 256 * _PAGE
 """Length of the write-ahead log, and how much of it is filled before it is moved into the file."""
+_LOG_LATER: Final = 4 * _LOG
+"""How much of it is filled before a write that is not synced itself moves it: that syncs log and file."""
 _SETTINGS: Final = ("secure_delete = on", "trusted_schema = off")
 _FILE_SETTINGS: Final = (
     "locking_mode = exclusive",
@@ -158,7 +160,6 @@ _FILE_SETTINGS: Final = (
     "synchronous = full",
     "cache_size = -2000",
     f"journal_size_limit = {_LOG}",
-    f"wal_autocheckpoint = {_LOG // _PAGE}",
     *_SETTINGS,
 )
 """What a journal in memory has none of besides: a lock, a log, and syncs."""
@@ -286,15 +287,11 @@ class Journal:
                     self._reserve()
                 if self._later is not later:
                     self._db.execute(f"pragma synchronous = {'normal' if later else 'full'}")
+                    self._db.execute(f"pragma wal_autocheckpoint = {(_LOG_LATER if later else _LOG) // _PAGE}")
                     self._later = later
                 self._db.execute("begin immediate")
                 yield
-                if self._staged:
-                    self._db.executemany("insert into ledger values (?, ?, ?)", self._staged)
-                if self._exhibits:
-                    self._db.executemany("insert into exhibits values (?, ?, ?, ?)", self._exhibits)
-                for entry in self._beside.values():
-                    self._put(entry)
+                self._put_staged()
                 self._db.execute("commit")
             except BaseException:
                 self._broken = True
@@ -307,6 +304,14 @@ class Journal:
         if not later and self.durable < self._written:
             self.durable = self._written
             self.synced()
+
+    def _put_staged(self) -> None:
+        if self._staged:
+            self._db.executemany("insert into ledger values (?, ?, ?)", self._staged)
+        if self._exhibits:
+            self._db.executemany("insert into exhibits values (?, ?, ?, ?)", self._exhibits)
+        for entry in self._beside.values():
+            self._put(entry)
 
     def _put(self, entry: Entry) -> None:
         row = (entry.kind, entry.key, encode(entry))

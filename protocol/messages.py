@@ -362,7 +362,7 @@ class Message(
     """The root of all control messages."""
 
     checkpoint: Signed | None = None
-    """Of its sender's view ledger, where it carries one (`view.CARRIES`); put on, checked and taken off by the loop."""
+    """Of its sender's view ledger, where it carries one (`witness.CARRIES`); the loop puts it on and takes it off."""
 
     @property
     def about(self) -> bytes | None:

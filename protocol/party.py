@@ -32,7 +32,7 @@ from .messages import Credit, Grant, Hello, HelloStatement, Message, Refusal, Se
 from .progress import Ended, Progress, RefusedProgress, Said
 from .statements import open_signed, sign
 from .transfers import Completed, Delivered, Failed, TransferEvent, Transfers, Unconfirmed
-from .view import CARRIES
+from .witness import CARRIES
 
 Report = Callable[[Progress], None]
 

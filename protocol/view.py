@@ -12,103 +12,33 @@ Rules of the file:
   all of it, and what lies beside an entry under a false signature would keep the true one from its place.
 - The same thing said again to the same party, over a new connection, is one entry.
 - How much one peer can have us note in an attempt is bounded, or a hostile one could fill the disk.
-- Some messages carry a checkpoint of their sender's ledger. One that is shorter than the last, or the same length with
-  another root, contradicts its sender's own signature and is refused, in whatever process of ours it comes.
+- Some messages carry a checkpoint of their sender's ledger, which its sender is held to from then on (`witness.py`).
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 from ..crypto.errors import Misbehaviour
 from ..crypto.identity import Identity, verify
-from ..crypto.labels import Label, digest
+from ..crypto.labels import Label
 from ..crypto.sealing import RoundKey, body_bytes
 from . import limits
 from .charter import Charter
-from .check_messages import Answered, Checked, MaskedFingerprint, MaskKey, OfferMaskKey, SumCheck
 from .context import RoundContext
-from .errors import IllegalMessage, SplitView, WrongCharter, WrongSender
+from .errors import IllegalMessage
 from .journal import Journal
 from .ledger import SHARES, Act, Checkpoint, Content, DataClass, Exhibit, Ledger, LedgerEntry
 from .messages import (
-    Abort,
-    Aborted,
-    Acceptance,
-    Closed,
-    CloseList,
-    Cosign,
-    Decline,
-    Declined,
-    Evaluated,
-    Evaluation,
     Header,
-    HolderList,
-    Invitation,
-    Listed,
-    Lists,
     Message,
-    OfferRound,
-    OfferSession,
-    OpenRound,
-    ProposeRound,
-    Ready,
-    Receipt,
-    Receipted,
-    RequestCosignature,
-    RoundKeyStatement,
-    RoundOffer,
     RoundRecord,
-    RoundStatement,
     SealedHead,
-    SessionEnd,
-    SessionOffer,
-    SessionOver,
     Signed,
-    Statement,
 )
+from .stated import STATEMENTS, statements_in
 from .statements import open_signed
-
-STATEMENTS: Final[dict[type[Message], tuple[tuple[str, type[Statement]], ...]]] = {
-    OfferSession: (("offer", SessionOffer),),
-    ProposeRound: (("open_round", OpenRound),),
-    OfferRound: (("offer", RoundOffer),),
-    Invitation: (("open_round", OpenRound), ("offers", RoundOffer)),
-    Acceptance: (("key", RoundKeyStatement),),
-    Declined: (("decline", Decline),),
-    Receipted: (("receipt", Receipt),),
-    Listed: (("list", HolderList),),
-    Lists: (("lists", HolderList),),
-    Closed: (("close", CloseList),),
-    RequestCosignature: (("statement", RoundStatement),),
-    RoundRecord: (("statement", RoundStatement),),
-    OfferMaskKey: (("key", MaskKey),),
-    Answered: (("fingerprint", MaskedFingerprint),),
-    Checked: (("check", SumCheck),),
-    Evaluated: (("evaluation", Evaluation),),
-    Aborted: (("abort", Abort),),
-    SessionOver: (("end", SessionEnd),),
-}
-"""Which field of a message holds a statement, or several, of which kind."""
-CARRIES: Final = frozenset(
-    {
-        ProposeRound,
-        OfferRound,
-        Invitation,
-        Acceptance,
-        Ready,
-        Receipted,
-        Answered,
-        Cosign,
-        Checked,
-        RoundRecord,
-        Evaluated,
-        Aborted,
-        SessionOver,
-    }
-)
-"""Messages with a checkpoint of their sender's ledger: the first and the last that two parties say to each other in a
-round, and a receipt."""
+from .witness import Witness
 
 
 @dataclass(frozen=True)
@@ -141,12 +71,14 @@ class View:
         self._identity = identity
         self._charter = charter
         self._ledger = ledger
+        self._witness = None if ledger is None else Witness(charter, ledger.held)
         self._observe: Observer = observe or (lambda _: None)
         self._context: RoundContext | None = None
         self._places: dict[Place, list[int]] = {}
         self._said: set[tuple[Act, str, bytes]] = set()
         self._of_peer: dict[str, int] = {}
         self._pending: tuple[str, Message] | None = None
+        self._last_exhibit: tuple[Signed, Exhibit] | None = None
 
     @classmethod
     def kept_in(cls, journal: Journal, identity: Identity, charter: Charter, observe: Observer | None = None) -> "View":
@@ -155,9 +87,11 @@ class View:
 
     def begin(self, context: RoundContext) -> None:
         """Note everything from now on under this attempt."""
-        before, self._context = self._context, context
+        before = self._context
         if before == context:
             return
+        self._hold_to_the_first()
+        self._context = context
         another = before is None or (before.session, before.round) != (context.session, context.round)
         # Another attempt sums other envelopes; what was trained, and from which model, is what it was.
         stays = {} if another else {place: at for place, at in self._places.items() if _outlives_an_attempt(place)}
@@ -176,6 +110,7 @@ class View:
         Raises:
             JournalError: it cannot be written.
         """
+        self._hold_to_the_first()
         if self._ledger is not None:
             self._ledger.checkpoint(self._identity)
             self._ledger.settle()
@@ -331,7 +266,7 @@ class View:
         if refusals >= limits.REFUSALS_NOTED:
             return
         self._of_peer[f"refused {name}"] = refusals + 1
-        said = () if message is None else _statements_in(message)
+        said = () if message is None else statements_in(message)
         first = next(iter(said), None)
         fits = first is not None and len(first[1].statement) <= limits.EXHIBIT_OF_A_REFUSAL
         shown = (Exhibit.of_statement(*first),) if first is not None and fits and self._is_signed(*first) else ()
@@ -395,31 +330,39 @@ class View:
     def _statements(self, act: Act, peer: str, message: Message) -> None:
         if self._ledger is None:
             return
-        for label, signed in _statements_in(message):
-            subject = digest(label, signed.statement)
-            if (act, peer, subject) in self._said or (act is Act.RECEIVED and not self._is_signed(label, signed)):
+        for label, signed in statements_in(message):
+            exhibit = self._as_exhibit(label, signed)
+            if (act, peer, exhibit.subject) in self._said:
                 continue
-            self._said.add((act, peer, subject))
-            self._statement(act, peer, label, signed, subject)
+            if act is Act.RECEIVED and not self._is_signed(label, signed):
+                continue
+            self._said.add((act, peer, exhibit.subject))
+            self._statement(act, peer, label, signed, exhibit)
 
-    def _statement(self, act: Act, peer: str, label: Label, signed: Signed, subject: bytes) -> None:
+    def _as_exhibit(self, label: Label, signed: Signed) -> Exhibit:
+        """Return a signed statement as an exhibit; what is said to one after the other is the same one."""
+        last = self._last_exhibit
+        if last is None or last[0] is not signed:
+            last = self._last_exhibit = signed, Exhibit.of_statement(label, signed)
+        return last[1]
+
+    def _statement(self, act: Act, peer: str, label: Label, signed: Signed, exhibit: Exhibit) -> None:
         scores = label is Label.EVALUATION
         self._note(
             act,
             DataClass.SCORE if scores else DataClass.CONTROL,
             peer=peer,
             whose=(signed.signer,) if scores else (),
-            subject=subject,
+            subject=exhibit.subject,
             wire=len(signed.statement),
-            exhibits=(Exhibit.of_statement(label, signed),),
+            exhibits=(exhibit,),
         )
 
     def cosigned(self, record: RoundRecord) -> None:
         """Keep every cosignature of a verified record as what it is: the statement, signed by somebody else."""
-        if self._ledger is not None:
-            for each in record.cosignatures:
-                signed = Signed(each.party, record.statement.statement, each.signature)
-                self._ledger.keep(Exhibit.of_statement(Label.ROUND_STATEMENT, signed))
+        for each in record.cosignatures:
+            signed = Signed(each.party, record.statement.statement, each.signature)
+            self._keep(Exhibit.of_statement(Label.ROUND_STATEMENT, signed))
 
     # --- checkpoints
 
@@ -436,32 +379,32 @@ class View:
 
         Raises:
             IllegalMessage: it carries none, and should; or too many.
-            SplitView: its ledger is shorter than it was, or another one.
-            WrongSender, WrongCharter, the errors of `open_signed`: it is no checkpoint of its own ledger.
+            what `Witness.examine` raises.
         """
-        if self._ledger is None:
+        if self._witness is None:
             return
-        if signed is None:
-            if type(message) in CARRIES:
-                raise IllegalMessage(f"{type(message).__name__} without a checkpoint of its view ledger", party=peer)
-            return
-        known = self._ledger.held.get(peer)
-        if known is not None and known[0] == signed:
-            return
-        said = open_signed(self._charter, signed, Checkpoint)
-        if not signed.signer == said.party == peer:
-            raise WrongSender("shows a checkpoint of somebody else's view ledger", party=peer)
-        if said.charter != self._charter.digest:
-            raise WrongCharter("shows a checkpoint of another charter", party=peer)
-        if known is not None and said.size < known[1].size:
-            raise SplitView(
-                f"shows a view ledger of {said.size} entries, and has signed for {known[1].size}", party=peer
-            )
-        if known is not None and said.size == known[1].size and said.root != known[1].root:
-            raise SplitView(f"has signed for two view ledgers of {said.size} entries", party=peer)
+        try:
+            said = self._witness.examine(peer, signed, message)
+        finally:
+            for each in self._witness.contradiction():
+                self._keep(Exhibit.of_statement(Label.CHECKPOINT, each))
+        if said is not None and signed is not None:
+            self._hold(peer, signed, said)
+
+    def _hold(self, peer: str, signed: Signed, said: Checkpoint) -> None:
         self._count(peer)
-        self._ledger.hold(signed, said)
-        self._statement(Act.RECEIVED, peer, Label.CHECKPOINT, signed, digest(Label.CHECKPOINT, signed.statement))
+        if self._ledger is not None:
+            self._ledger.hold(signed, said)
+        exhibit = Exhibit.of_statement(Label.CHECKPOINT, signed)
+        self._statement(Act.RECEIVED, peer, Label.CHECKPOINT, signed, exhibit)
+
+    def _hold_to_the_first(self) -> None:
+        """Verify what an attempt that ended without a last word left unverified."""
+        for peer, signed in () if self._witness is None else self._witness.unverified():
+            try:
+                self._hold(peer, signed, open_signed(self._charter, signed, Checkpoint))
+            except Misbehaviour as error:
+                self.refused(peer, error.code)
 
     # --- below
 
@@ -470,6 +413,10 @@ class View:
         if count > limits.NOTED_OF_A_PEER:
             raise IllegalMessage("says more in one attempt than anybody has to", party=peer)
         self._of_peer[peer] = count
+
+    def _keep(self, exhibit: Exhibit) -> None:
+        if self._ledger is not None:
+            self._ledger.keep(exhibit)
 
     def _place(self, at: int, act: Act, data: DataClass | None, which: Any) -> None:
         self._places.setdefault((act, data, which), []).append(at)
@@ -512,13 +459,6 @@ class View:
 def _outlives_an_attempt(place: Place) -> bool:
     act, data, _ = place
     return act is Act.DERIVED or data is DataClass.MODEL
-
-
-def _statements_in(message: Message) -> Iterator[tuple[Label, Signed]]:
-    for field, kind in STATEMENTS.get(type(message), ()):
-        held = getattr(message, field)
-        for signed in held if isinstance(held, tuple) else (held,):
-            yield kind.label, signed
 
 
 def _plainly(header: Header) -> Content:

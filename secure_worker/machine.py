@@ -121,8 +121,11 @@ class SecureWorker(SecureSession):
         if name != self._memory.open_round:
             self._end_round("the model owner asked anew")
             before = self._abort_before(question)
-            self._memory.admit_question(message.open_round)
             self._collect(question, name, before, now)
+            if self._offer is not None:
+                # What is offered is in the view ledger with the question, in one transaction, and is said after it.
+                self.exchange.view.said(peer, OfferRound(offer=self._offer))
+            self._memory.admit_question(message.open_round)
         if self._offer is not None:
             self.send(peer, OfferRound(offer=self._offer))
             if self._list is not None:
@@ -438,8 +441,8 @@ class SecureWorker(SecureSession):
             return
         record = attestation.record()
         self.exchange.view.cosigned(record)
-        self._memory.attest()
         self._tell_all(sorted(attestation.expected), record)
+        self._memory.attest()
         self._forget()
         self.move(Step.ATTESTED)
 

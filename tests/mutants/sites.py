@@ -40,6 +40,7 @@ _SHARED = (
     "verification",
     "ledger_file",
     "view",
+    "witness",
 )
 FILES = (
     *(

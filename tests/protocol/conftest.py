@@ -22,6 +22,8 @@ from tertium.protocol.charter import Charter, Mode, Role, Rules, SchemeName
 from tertium.protocol.codec import decode_as
 from tertium.protocol.context import RoundContext
 from tertium.protocol.exchange import Exchange, Outgoing
+from tertium.protocol.journal import Journal
+from tertium.protocol.ledger import LedgerEntry
 from tertium.protocol.messages import CloseList, Header, OpenRound, Purpose, SealedHead
 from tertium.protocol.session import session_id
 from tertium.protocol.statements import sign, statement_digest
@@ -223,3 +225,35 @@ def other_process() -> Iterator[Callable[..., subprocess.Popen]]:
     for process in started:
         process.kill()
         process.communicate(timeout=20)
+
+
+@pytest.fixture
+def kept(world: Any) -> Any:
+    """Parties of a world, each with a ledger in memory."""
+
+    class Kept:
+        def __init__(self) -> None:
+            self.world = world
+            self.journals: dict[str, Journal] = {}
+            self.views: dict[str, View] = {}
+
+        def view(self, name: str, *, again: bool = False) -> View:
+            identity, charter = world.identities[name], world.charter
+            if name not in self.journals:
+                self.journals[name] = Journal.of(identity, charter.party(name).role)
+            if again or name not in self.views:
+                self.views[name] = View.kept_in(self.journals[name], identity, charter)
+            return self.views[name]
+
+        def exchange(self, name: str) -> Exchange:
+            return Exchange(world.identities[name], world.charter, self.view(name))
+
+        def entries(self, name: str) -> list[LedgerEntry]:
+            return [entry for _, entry in self.view(name)._ledger.entries()]
+
+        def exhibits(self, name: str) -> dict[tuple[bytes, str], tuple[str, bytes]]:
+            self.view(name).settle()
+            rows = self.journals[name]._db.execute("select subject, signer, label, content from exhibits").fetchall()
+            return {(subject, signer): (label, content) for subject, signer, label, content in rows}
+
+    return Kept()

@@ -4,17 +4,14 @@ import typing
 from typing import Any
 
 import pytest
-from tertium.crypto.errors import BadSignature
-from tertium.crypto.labels import Label, digest
+from tertium.crypto.labels import Label
 from tertium.crypto.sealing import RoundKey
 from tertium.protocol import limits
 from tertium.protocol.charter import Role
 from tertium.protocol.codec import AnyMessage, decode_as
 from tertium.protocol.context import RoundContext
-from tertium.protocol.errors import IllegalMessage, SplitView, WrongCharter, WrongSender
-from tertium.protocol.exchange import Exchange
-from tertium.protocol.journal import Journal
-from tertium.protocol.ledger import Act, Checkpoint, Content, DataClass, Exhibit, LedgerEntry
+from tertium.protocol.errors import IllegalMessage
+from tertium.protocol.ledger import Act, Content, DataClass, Exhibit, LedgerEntry
 from tertium.protocol.messages import (
     Closed,
     CloseList,
@@ -33,8 +30,10 @@ from tertium.protocol.messages import (
     Statement,
 )
 from tertium.protocol.messages import Release as ReleaseMessage
+from tertium.protocol.stated import STATEMENTS
 from tertium.protocol.statements import sign, statement_digest
-from tertium.protocol.view import CARRIES, STATEMENTS, View
+from tertium.protocol.view import View
+from tertium.protocol.witness import CARRIES
 
 SIGNALS = {
     "Hello",
@@ -51,38 +50,6 @@ SIGNALS = {
 }
 """Messages without an entry of their own: connection signals; signatures whose statement is noted; what is relayed."""
 HEADED = (SendModel, Ready, ReleaseMessage)
-
-
-@pytest.fixture
-def kept(world: Any) -> Any:
-    """Parties of a world, each with a ledger in memory."""
-
-    class Kept:
-        def __init__(self) -> None:
-            self.world = world
-            self.journals: dict[str, Journal] = {}
-            self.views: dict[str, View] = {}
-
-        def view(self, name: str, *, again: bool = False) -> View:
-            identity, charter = world.identities[name], world.charter
-            if name not in self.journals:
-                self.journals[name] = Journal.of(identity, charter.party(name).role)
-            if again or name not in self.views:
-                self.views[name] = View.kept_in(self.journals[name], identity, charter)
-            return self.views[name]
-
-        def exchange(self, name: str) -> Exchange:
-            return Exchange(world.identities[name], world.charter, self.view(name))
-
-        def entries(self, name: str) -> list[LedgerEntry]:
-            return [entry for _, entry in self.view(name)._ledger.entries()]
-
-        def exhibits(self, name: str) -> dict[tuple[bytes, str], tuple[str, bytes]]:
-            self.view(name).settle()
-            rows = self.journals[name]._db.execute("select subject, signer, label, content from exhibits").fetchall()
-            return {(subject, signer): (label, content) for subject, signer, label, content in rows}
-
-    return Kept()
 
 
 def close_list(world: Any, *names: str, holder: str = "third") -> CloseList:
@@ -432,94 +399,6 @@ def test_of_a_peers_refusals_only_so_many_are_noted(kept: Any) -> None:
         view.refused("alice", "malformed-message")
         view.refused(None, "stranger-key")
     assert len(kept.entries("third")) == 2 * limits.REFUSALS_NOTED
-
-
-# --- checkpoints
-
-
-@pytest.fixture
-def grown(kept: Any) -> Any:
-    """Checkpoints of third's ledger, as it grows, by how many entries it has."""
-
-    def grow(entries: int) -> Signed:
-        view = kept.view("third")
-        while view._ledger.size < entries:
-            view.drew(RoundKey())
-        view._ledger.settle()
-        return view.checkpoint()
-
-    return grow
-
-
-SAYS = Closed(close=Signed("third", b"", bytes(64)))
-
-
-def test_a_ledger_that_grows_is_held_and_each_checkpoint_noted(kept: Any, grown: Any) -> None:
-    alice = kept.view("alice")
-    signed = [grown(size) for size in (1, 2, 2, 5)]
-    for each in signed:
-        alice.hold("third", each, SAYS)
-    names = [digest(Label.CHECKPOINT, each.statement) for each in (signed[0], signed[1], signed[3])]
-    assert [(entry.act, entry.peer, entry.subject) for entry in kept.entries("alice")] == [
-        (Act.RECEIVED, "third", name) for name in names
-    ]
-    exhibits = kept.exhibits("alice")
-    assert all(decode_as(Signed, exhibits[name, "third"][1]) in signed for name in names)
-
-
-@pytest.mark.parametrize("restarted", [False, True])
-def test_a_ledger_that_is_shorter_or_another_one_is_refused_by_every_process(
-    kept: Any, grown: Any, restarted: bool
-) -> None:
-    alice, world = kept.view("alice"), kept.world
-    old, new = grown(3), grown(6)
-    alice.hold("third", new, SAYS)
-    alice.settle()
-    if restarted:
-        alice = kept.view("alice", again=True)
-    with pytest.raises(SplitView, match="shows a view ledger of 3 entries, and has signed for 6") as caught:
-        alice.hold("third", old, SAYS)
-    assert caught.value.party == "third"
-    other = sign(world.identities["third"], Checkpoint(world.charter.digest, "third", 6, bytes(32)))
-    with pytest.raises(SplitView, match="has signed for two view ledgers of 6 entries") as caught:
-        alice.hold("third", other, SAYS)
-    assert caught.value.party == "third"
-    alice.hold("third", new, SAYS)
-    alice.hold("third", grown(7), SAYS)
-
-
-def test_a_checkpoint_is_its_senders_own_signed_and_of_this_charter(kept: Any, grown: Any) -> None:
-    world, alice = kept.world, kept.view("alice")
-    good = grown(2)
-    said = decode_as(Checkpoint, good.statement)
-    for spoilt, error in [
-        (Signed("third", good.statement, bytes(64)), BadSignature),
-        (sign(world.identities["bob"], said), WrongSender),
-        (sign(world.identities["third"], Checkpoint(said.charter, "bob", said.size, said.root)), WrongSender),
-        (sign(world.identities["third"], Checkpoint(bytes(32), "third", said.size, said.root)), WrongCharter),
-    ]:
-        with pytest.raises(error):
-            alice.hold("third", spoilt, SAYS)
-    with pytest.raises(WrongSender):
-        alice.hold("bob", good, SAYS)
-    assert kept.entries("alice") == []
-
-
-@pytest.mark.parametrize("kind", sorted(CARRIES, key=lambda kind: kind.__name__), ids=lambda kind: kind.__name__)
-def test_a_message_that_has_to_carry_one_does_not_come_without(kept: Any, sampler: Any, kind: Any) -> None:
-    with pytest.raises(IllegalMessage, match=f"{kind.__name__} without a checkpoint") as caught:
-        kept.view("alice").hold("third", None, sampler(1).make(kind))
-    assert caught.value.party == "third"
-
-
-def test_what_another_charter_held_is_begun_anew(kept: Any, grown: Any) -> None:
-    """So a party whose disk is gone can come back, once all have signed."""
-    alice = kept.view("alice")
-    alice.hold("third", grown(4), SAYS)
-    alice.settle()
-    ledger = kept.views["alice"]._ledger
-    assert set(ledger.held) == {"third"}
-    assert set(type(ledger)(kept.journals["alice"], bytes(32)).held) == set()
 
 
 def test_every_role_writes_one(kept: Any) -> None:
