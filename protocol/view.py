@@ -400,11 +400,14 @@ class View:
 
     def _hold_to_the_first(self) -> None:
         """Verify what an attempt that ended without a last word left unverified."""
+        # What a peer has just said belongs to the attempt that it begins.
+        pending, self._pending = self._pending, None
         for peer, signed in () if self._witness is None else self._witness.unverified():
             try:
                 self._hold(peer, signed, open_signed(self._charter, signed, Checkpoint))
             except Misbehaviour as error:
                 self.refused(peer, error.code)
+        self._pending = pending
 
     # --- below
 

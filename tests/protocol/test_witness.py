@@ -11,7 +11,7 @@ from tertium.protocol import witness
 from tertium.protocol.codec import decode_as, encode
 from tertium.protocol.errors import IllegalMessage, MalformedMessage, SplitView, WrongCharter, WrongSender
 from tertium.protocol.ledger import Act, Checkpoint
-from tertium.protocol.messages import Closed, Ready, Signed
+from tertium.protocol.messages import Abort, Aborted, Cause, Closed, Ready, Signed
 from tertium.protocol.statements import sign
 from tertium.protocol.witness import CARRIES
 
@@ -124,6 +124,22 @@ def test_a_first_that_nothing_followed_is_verified_when_its_attempt_ends(
     (entry,) = kept.entries("alice")
     assert (entry.peer, entry.subject, entry.attempt) == ("third", digest(Label.CHECKPOINT, signed.statement), 1)
     assert alice._ledger.held["third"][0] == signed
+
+
+def test_what_begins_an_attempt_is_noted_under_it(kept: Any, grown: Any, first: Any) -> None:
+    """The checkpoint that came with it is of before; the statements in it are not."""
+    alice, world = kept.view("alice"), kept.world
+    alice.begin(world.context)
+    signed, abort = grown(3), sign(world.identities["third"], Abort(bytes(32), 1, 0, "third", Cause.LOCAL, ""))
+    alice.hold("third", signed, first)
+    alice.hear("third", Aborted(abort=abort))
+    alice.begin(dataclasses.replace(world.context, attempt=7))
+    alice.heard()
+    entries = kept.entries("alice")
+    assert [(entry.subject, entry.attempt) for entry in entries] == [
+        (digest(Label.CHECKPOINT, signed.statement), 1),
+        (digest(Label.ABORT, abort.statement), 7),
+    ]
 
 
 def test_one_that_nobody_signed_binds_nobody_and_is_noted_as_refused(kept: Any, grown: Any, first: Any) -> None:
