@@ -4,6 +4,9 @@ A bundle holds what the parties signed, in its exact bytes, with proofs that an 
 `verify` derives the violation from that and the charter alone. The audit says what is provable by the same functions:
 it puts a bundle together, and reports the sentence that `verify` gives back, so that the two cannot differ.
 
+A few bundles hold openings: what was in sealed envelopes, in the clear. They show it to everybody who reads them, so
+`Proven.discloses` says what of whom, and such a file is for its user alone.
+
 Steps of reading one, in this order; nothing is believed before its step:
  1. the file is bounded, begins as one of ours, and its digest is that of its bytes
  2. it decodes, canonically and within bounds
@@ -11,10 +14,11 @@ Steps of reading one, in this order; nothing is believed before its step:
  4. every exhibit verifies (`exhibits.py`)
  5. every entry is in a ledger of the size and root that its party signed
  6. a ledger that grew, or a whole one, is what it is said to be
- 7. what they show is the kind of violation the bundle names, by the party it names (`proofs.py`)
+ 7. an opening is what the header of its envelope, which is among the exhibits, committed to
+ 8. what they show is the kind of violation the bundle names, by the party it names (`proofs.py`, `sums.py`)
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Final, Literal
@@ -31,18 +35,22 @@ from ..protocol.charter import Charter
 from ..protocol.codec import decode_as, encode
 from ..protocol.errors import MalformedMessage, WrongCharter, WrongSender
 from ..protocol.ledger import Act, Checkpoint, Exhibit, LedgerEntry
-from ..protocol.messages import Count, Digest, OpenRound, Signed
+from ..protocol.messages import Count, Digest, Header, OpenRound, Signed
+from ..protocol.openings import Opening
 from ..protocol.seats import Seats
 from ..protocol.statements import open_signed
 from ..protocol.training import Name
 from .errors import NotShown, UnusableEvidence
 from .exhibits import Shown, open_exhibit
-from .report import Kind
+from .report import Disclosure, Kind
 
 SUFFIX: Final = ".evidence"
+DISCLOSING: Final = ".disclosing.evidence"
+"""The end of a file's name that holds openings."""
 MAGIC: Final = b"tertium evidence 1\n"
 LARGEST: Final = 256 * limits.MIB
-_EXHIBITS: Final = 4096
+MOST_EXHIBITS: Final = 4096
+"""Exhibits, entries or openings of one bundle."""
 _Bytes = Annotated[bytes, Meta(max_length=LARGEST)]
 _Proof = Annotated[tuple[Digest, ...], Meta(max_length=128)]
 
@@ -89,10 +97,11 @@ class Bundle(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_like
     charter: Digest
     kind: Kind
     party: Name | None
-    exhibits: Annotated[tuple[Item, ...], Meta(max_length=_EXHIBITS)] = ()
-    inclusions: Annotated[tuple[Inclusion, ...], Meta(max_length=_EXHIBITS)] = ()
+    exhibits: Annotated[tuple[Item, ...], Meta(max_length=MOST_EXHIBITS)] = ()
+    inclusions: Annotated[tuple[Inclusion, ...], Meta(max_length=MOST_EXHIBITS)] = ()
     growth: Growth | None = None
     log: Log | None = None
+    openings: Annotated[tuple[Opening, ...], Meta(max_length=MOST_EXHIBITS)] = ()
 
 
 @dataclass(frozen=True)
@@ -122,6 +131,13 @@ class Case:
     log_size: int = 0
     log_roots: dict[int, bytes] = field(default_factory=dict)
     """The roots that the log has at the sizes of the checkpoints among the exhibits."""
+    opened: dict[bytes, Opening] = field(default_factory=dict)
+    """What is opened, by the digest of the signed header that commits to it."""
+
+    @cached_property
+    def headers(self) -> dict[bytes, Header]:
+        """The headers of envelopes among the exhibits, by digest."""
+        return {each.subject: each.content for each in self.shown if isinstance(each.content, Header)}
 
     @cached_property
     def questions(self) -> dict[bytes, OpenRound]:
@@ -136,6 +152,8 @@ class Proven:
     party: str | None
     text: str
     others: tuple[str, ...] = ()
+    discloses: Disclosure | None = None
+    """What the bundle opens; `verify` says it, whatever is proven."""
 
 
 def verify(charter: Charter, bundle: Bundle) -> Proven:
@@ -151,9 +169,9 @@ def verify(charter: Charter, bundle: Bundle) -> Proven:
     if prove is None:
         raise NotShown(f"there is no proof of a {bundle.kind.value} from a bundle alone")
     proven = prove(case)
-    if proven.party != bundle.party:  # 7
+    if proven.party != bundle.party:  # 8
         raise NotShown(f"it names {bundle.party or 'nobody'}, and shows {proven.party or 'nobody'}")
-    return proven
+    return replace(proven, discloses=_disclosed(case))
 
 
 def to_bytes(bundle: Bundle) -> bytes:
@@ -187,7 +205,7 @@ def write(path: Path, bundle: Bundle) -> None:
     if len(data) > LARGEST:
         raise UnusableEvidence(f"{path}: the evidence takes {len(data)} bytes, and {LARGEST} can be read")
     try:
-        replace_file(path, data, mode=0o644)
+        replace_file(path, data, mode=0o600 if bundle.openings else 0o644)
     except OSError as error:
         raise UnusableEvidence(f"{path} cannot be written: {reason(error)}") from None
 
@@ -205,7 +223,29 @@ def _open(charter: Charter, bundle: Bundle) -> Case:
         case.growth = _grown(charter, bundle.growth)  # 6
     if bundle.log is not None:
         _take_log(case, bundle.log)
+    for opening in bundle.openings:
+        header = case.headers.get(opening.subject)
+        if header is None:
+            raise NotShown("it opens an envelope whose signed header is not there")
+        opening.check(header, opening.subject)  # 7
+        case.opened[opening.subject] = opening
     return case
+
+
+def _disclosed(case: Case) -> Disclosure | None:
+    """Return what the openings show of data owners; a total alone is what the model owner may have."""
+    opened = [case.headers[subject] for subject in case.opened]
+    shares = [header for header in opened if header.label is Label.CONTRIBUTION]
+    if not shares:
+        return None
+    # Whatever one reader of the file has of each of them: at most all that the envelopes in it were for.
+    held = {case.seats.index(header.recipient) for header in shares}
+    read = any(each <= held for each in case.seats.scheme.collusion_sets)
+    return Disclosure(
+        what="updates" if read else "shares",
+        whose=tuple(sorted({header.sender for header in shares})),
+        holders=tuple(sorted({header.recipient for header in shares})),
+    )
 
 
 def open_checkpoint(charter: Charter, signed: Signed) -> Checkpoint:

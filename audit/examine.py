@@ -12,20 +12,22 @@ The checks, in this order; each is one module that adds findings and nothing els
  9. the rank test (`coalitions.py`): what each party and coalition can work out from all of it
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import msgspec
 
+from ..crypto.errors import Misbehaviour
 from ..crypto.files import reason
+from ..protocol.errors import SiteFileError
 from . import agreement, chains, conservation, continuity, outcomes, pairing, releases
 from .attempts import attempts
 from .coalitions import Together, exposures, groups
 from .errors import UnusableEvidence
-from .evidence import SUFFIX, Bundle, write
+from .evidence import DISCLOSING, SUFFIX, Bundle, write
 from .facts import Facts, join
-from .findings import Findings, by_weight
+from .findings import Findings, Found, by_weight
 from .knowledge import gather
 from .matrix import fit, rows
 from .outcomes import refusals
@@ -43,23 +45,50 @@ class Audit:
     report: Report
     bundles: Mapping[int, Bundle]
     """By the place of the finding in the report."""
+    disclosing: Mapping[int, Callable[[], Bundle]] = field(default_factory=dict)
+    """By place too: what makes the bundle of a finding whose evidence opens updates, or shares of them."""
 
-    def with_evidence(self, folder: Path) -> "Audit":
-        """Write every bundle into `folder`, and return the audit with the names of the files in it.
+    @classmethod
+    def of(cls, report: Report, found: Iterable[Found]) -> "Audit":
+        """Return a report with the evidence of its findings, which are those of `found` in the same order."""
+        bundles: dict[int, Bundle] = {}
+        disclosing: dict[int, Callable[[], Bundle]] = {}
+        for place, each in enumerate(found):
+            if each.bundle is not None:
+                bundles[place] = each.bundle
+            if each.disclosing is not None:
+                disclosing[place] = each.disclosing
+        return cls(report, bundles, disclosing)
+
+    def with_evidence(self, folder: Path, *, disclose: bool = False) -> "Audit":
+        """Write bundles into `folder`, and return the audit with the names of the files in it.
+
+        Those that open something are written only with `disclose`.
 
         Raises:
-            UnusableEvidence: a file cannot be written.
+            UnusableEvidence: a file cannot be written, or what it is to open cannot be read again.
         """
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UnusableEvidence(f"{folder} cannot be made: {reason(error)}") from None
         found = list(self.report.findings)
-        for number, (place, bundle) in enumerate(sorted(self.bundles.items()), 1):
-            name = f"{number:03d}-{bundle.kind.value.replace(' ', '-')}-{bundle.party or 'nobody'}{SUFFIX}"
+        places = sorted((*self.bundles, *(self.disclosing if disclose else ())))
+        for number, place in enumerate(places, 1):
+            bundle = self._bundle(place)
+            suffix = DISCLOSING if bundle.openings else SUFFIX
+            name = f"{number:03d}-{bundle.kind.value.replace(' ', '-')}-{bundle.party or 'nobody'}{suffix}"
             write(folder / name, bundle)
             found[place] = msgspec.structs.replace(found[place], evidence=name)
-        return Audit(msgspec.structs.replace(self.report, findings=tuple(found)), self.bundles)
+        return replace(self, report=msgspec.structs.replace(self.report, findings=tuple(found)))
+
+    def _bundle(self, place: int) -> Bundle:
+        if place in self.bundles:
+            return self.bundles[place]
+        try:
+            return self.disclosing[place]()
+        except (Misbehaviour, SiteFileError) as error:
+            raise UnusableEvidence(f"what was opened cannot be read again: {error}") from None
 
 
 def examine(run: Run) -> Audit:
@@ -106,8 +135,7 @@ def examine(run: Run) -> Audit:
         cannot_show=_cannot_show(facts),
         left_out=tuple(left_out),
     )
-    bundles = {place: each.bundle for place, each in enumerate(found) if each.bundle is not None}
-    return Audit(report, bundles)
+    return Audit.of(report, found)
 
 
 def _is_violation(finding: Finding) -> bool:

@@ -4,18 +4,23 @@ Rules of the file:
 - A violation that has evidence is reported in the words of its proof: `prove` makes the bundle and has it verified, as
   somebody else will. Where the proof does not hold, what is left is what the check says without one.
 - One finding a kind, party and attempt: a hundred entries of one lie are one finding with a hundred entries.
+- A bundle with openings in it is verified and let go: it holds updates, and as many as there are would not fit into
+  memory. It is made again where somebody asks for it to be written.
 """
 
 import bisect
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+
+import msgspec
 
 from ..crypto.errors import Misbehaviour, NotInTree
 from ..crypto.labels import Label
-from ..protocol.errors import JournalError
+from ..protocol.errors import JournalError, SiteFileError
 from ..protocol.ledger import Checkpoint, Exhibit
 from ..protocol.messages import Signed
-from .evidence import LARGEST, Bundle, Growth, Inclusion, Item, Log, verify
+from ..protocol.openings import Opening
+from .evidence import LARGEST, MOST_EXHIBITS, Bundle, Growth, Inclusion, Item, Log, verify
 from .exhibits import Shown
 from .facts import MOST_REFS, At, Facts, refs
 from .report import Finding, Kind, Severity
@@ -30,6 +35,8 @@ class Found:
 
     finding: Finding
     bundle: Bundle | None = None
+    disclosing: Callable[[], Bundle] | None = None
+    """Makes the bundle anew, where that opens something; raises what reading the openings raises."""
 
 
 class Findings:
@@ -82,6 +89,43 @@ class Findings:
         finding = _finding(kind, Severity.VIOLATION, proven.text, proven.party, proven.others, about, shown, True)
         self.found.append(Found(finding, bundle))
 
+    def prove_by_openings(
+        self,
+        kind: Kind,
+        party: str | None,
+        text: str,
+        *,
+        exhibits: Sequence[Shown],
+        openings: Callable[[], Sequence[Opening]],
+        size: int,
+        others: Iterable[str] = (),
+        about: tuple[bytes | None, int, int] = (None, 0, 0),
+        at: Sequence[At] = (),
+        without_proof: Severity = Severity.VIOLATION,
+    ) -> None:
+        """Note a violation with evidence that opens envelopes, of `size` bytes in all.
+
+        `openings` reads them, each time it is called. What is too much for one file is a violation without evidence,
+        as the check itself saw it; what the proof does not show weighs `without_proof`.
+        """
+        items = _items(exhibits)
+        heavy = size + sum(len(each.content) for each in items) > LARGEST // 2
+        if heavy or len(items) > MOST_EXHIBITS:
+            self.found.append(Found(_finding(kind, Severity.VIOLATION, text, party, others, about, at)))
+            return
+
+        def make() -> Bundle:
+            return Bundle(1, self.facts.charter.digest, kind, party, items, openings=tuple(openings()))
+
+        try:
+            proven = verify(self.facts.charter, make())
+        except (Misbehaviour, SiteFileError):
+            self.found.append(Found(_finding(kind, without_proof, text, party, others, about, at)))
+            return
+        finding = _finding(kind, Severity.VIOLATION, proven.text, proven.party, proven.others, about, at, True)
+        finding = msgspec.structs.replace(finding, discloses=proven.discloses)
+        self.found.append(Found(finding, disclosing=make))
+
     def _bundle(
         self,
         kind: Kind,
@@ -91,7 +135,6 @@ class Findings:
         growth: Growth | None,
         log_of: str | None,
     ) -> Bundle | None:
-        items = {(each.subject, each.signer): each.exhibit for each in exhibits}
         proven = [self._included(each) for each in inclusions[:MOST_INCLUDED]]
         log = None if log_of is None else self._log(log_of)
         if log_of is not None and log is None:
@@ -101,7 +144,7 @@ class Findings:
             charter=self.facts.charter.digest,
             kind=kind,
             party=party,
-            exhibits=tuple(Item(each.subject, each.signer, each.label, each.content) for each in items.values()),
+            exhibits=_items(exhibits),
             inclusions=tuple(each for each in proven if each is not None),
             growth=growth,
             log=log,
@@ -137,6 +180,11 @@ class Findings:
         """Keep verified checkpoints that the given ledger of `party` is, for proofs about its entries."""
         by_size = {said.size: (signed, said) for signed, said in known}
         self.checkpoints[party] = [by_size[size] for size in sorted(by_size)]
+
+
+def _items(exhibits: Iterable[Shown]) -> tuple[Item, ...]:
+    found = {(each.subject, each.signer): each.exhibit for each in exhibits}
+    return tuple(Item(each.subject, each.signer, each.label, each.content) for each in found.values())
 
 
 def by_weight(found: Iterable[Found]) -> list[Found]:

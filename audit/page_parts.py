@@ -16,7 +16,7 @@ from .page_html import Child, Html, el, join, listed, name, table, text
 from .page_proofs import Entries, Proofs, ranges, short
 from .page_sequence import titled
 from .report import Attempt, Exposure, Finding, How, PartyFacts, Report, Severity
-from .words import plural, where
+from .words import disclosed, plural, where
 
 _ROWS: Final = 20
 NOTHING: Final = "\N{EN DASH}"
@@ -154,6 +154,11 @@ def _finding(found: Finding, proofs: Proofs) -> Html:
     if found.evidence is not None:
         command = f"tertium evidence verify {found.evidence} --charter charter.toml"
         evidence = el("p", "Evidence, to be checked with the charter alone: ", el("code", command))
+        if found.discloses is not None:
+            evidence = join(evidence, el("p", f"That file opens {disclosed(found.discloses)}."))
+    elif found.discloses is not None:
+        text = f"There is evidence that holds with the charter alone. It opens {disclosed(found.discloses)} to whoever "
+        evidence = el("p", text, "reads it: write it with --evidence FOLDER --disclose.")
     elif found.provable:
         evidence = el("p", "There is evidence that holds with the charter alone: write it with --evidence FOLDER.")
     elif found.severity is Severity.VIOLATION:

@@ -22,6 +22,7 @@ from .errors import NotShown
 from .evidence import Case, Included, Proven
 from .exhibits import Shown
 from .report import Kind
+from .sums import wrong_sum, wrong_total
 from .words import names, spoken, where
 
 T = TypeVar("T", bound=Statement)
@@ -419,5 +420,7 @@ PROOFS: Final[dict[Kind, Callable[[Case], Proven]]] = {
     Kind.FALSE_ENTRY: false_entry,
     Kind.FAILED_SUM: failed_sum,
     Kind.CONTRADICTED_TOTAL: contradicted_total,
+    Kind.WRONG_TOTAL: wrong_total,
+    Kind.WRONG_SUM: wrong_sum,
 }
 """Which kinds of findings have evidence."""

@@ -9,23 +9,26 @@ it added, by the halves of the charter's own scheme, and the totals combined. Wh
 - with the fingerprint in the model owner's signed account of the check (`crypto/fingerprint.py`): a sum that is not
   this one has the same for 2 of 2^61 - 1 challenges
 
-The auditor then knows these updates, and the report says whose. Nothing of an opening goes into a report or evidence.
+The auditor then knows these updates, and the report says whose. Nothing of an opening goes into a report. Evidence of a
+wrong total opens what that one holder was sent, of a wrong sum all of it (`sums.py`): the report says that there is
+such evidence and whom it would show, and it is written only where the auditor asks for that (`--disclose`).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Literal
-
-import numpy as np
 
 from ..crypto.errors import Misbehaviour
 from ..crypto.fingerprint import fingerprint
 from ..crypto.labels import Label
 from ..crypto.ring import Words
-from ..crypto.sharing.wire import total_from_section
 from ..protocol import limits
 from ..protocol.errors import SiteFileError
-from ..protocol.messages import CloseList, Contribution, Header, OpenRound, Purpose, Receipt, RoundStatement
-from ..protocol.openings import OpeningFiles
+from ..protocol.messages import CloseList, Header, OpenRound, Purpose, Receipt, RoundStatement
+from ..protocol.openings import Opening, OpeningFiles
+from ..protocol.vector import vector_bytes
+from .addition import opened_total, same, sum_of_totals, total_of_shares
 from .exhibits import Shown
 from .facts import Facts
 from .findings import Findings
@@ -71,32 +74,29 @@ def _round(
 ) -> Replay:
     """Add up one set; unless it is `sure` that the sum was over this one, a fingerprint of another shows nothing."""
     facts = findings.facts
-    if question.words * question.plan.word_bits // 8 > limits.VECTOR_MEMORY:
+    if vector_bytes(question) > limits.VECTOR_MEMORY:
         return _said(question, "not replayed", "it asks for more than any secure worker makes room for", ())
     known = tuple(name for name in close.contributors if _opened(facts, openings, open_round, name))
+    again = _Again(findings, openings, open_round, question, close)
     try:
-        totals = _totals(findings, openings, open_round, question, close.contributions)
+        totals = _totals(again)
     except _NotOpened as missing:
         return _said(question, "not replayed", str(missing), known)
-    compared, wrong = _compare_totals(findings, openings, open_round, question, totals, close)
-    scheme = facts.seats.scheme
+    compared, wrong = _compare_totals(again, totals)
     try:
-        total = scheme.combiner(question.plan, question.words).combine(totals)
+        total = sum_of_totals(facts.seats, question, totals)
     except Misbehaviour as error:
         return _said(question, "different", f"the opened shares make no sum: {error.reason}", known)
     check = last_check(facts, open_round)
     said = check[1] if check is not None else None
-    if said is not None and said.challenge is not None and said.fingerprint is not None:
+    if check is not None and said is not None and said.challenge is not None and said.fingerprint is not None:
         right = fingerprint(total, said.challenge) == said.fingerprint
         if not right and not sure:
             return _said(
                 question, "not replayed", "of several sets it was closed over, the sum is not this one's", known
             )
         if not right:
-            text = f"the sum of {where(question)} is not what its contributors opened"
-            about = question.session, question.round, question.attempt
-            others = (*question.present, facts.charter.model_owner.name)
-            findings.note(Kind.WRONG_SUM, Severity.VIOLATION, text, others=others, about=about)
+            _wrong_sum(again, check[0], tuple(totals), named=bool(wrong))
         how = f"the fingerprint of the released sum is {'that' if right else 'not that'} of the opened one"
         if compared:
             how += f", and {compared} of {len(totals)} totals were compared bit for bit"
@@ -121,45 +121,92 @@ def _said(question: OpenRound, outcome: Outcome, text: str, known: Sequence[str]
 # --- what contributors sent
 
 
-def _totals(
-    findings: Findings,
-    openings: OpeningFiles,
-    open_round: bytes,
-    question: OpenRound,
-    contributions: Sequence[Contribution],
-) -> dict[int, Words]:
-    """Return each holder's total over the opened shares, by the scheme's number; raises `_NotOpened`."""
-    facts, seats = findings.facts, findings.facts.seats
-    totals: dict[int, Words] = {}
-    for index, holder in enumerate(seats.holders):
+@dataclass
+class _Again:
+    """One set that is added up again, and what was found of it."""
+
+    findings: Findings
+    openings: OpeningFiles
+    open_round: bytes
+    question: OpenRound
+    close: CloseList
+    sent: dict[str, list[tuple[Shown, Shown]]] = field(default_factory=dict)
+    """By holder: of each contributor, the holder's receipt and the signed head that it names."""
+
+    @property
+    def facts(self) -> Facts:
+        return self.findings.facts
+
+    @property
+    def about(self) -> tuple[bytes, int, int]:
+        return self.question.session, self.question.round, self.question.attempt
+
+    def asked(self) -> list[Shown]:
+        """Return the signed question."""
+        return [each for each in self.facts.shown[self.open_round] if isinstance(each.content, OpenRound)]
+
+    def exchanged(self, holders: Iterable[str]) -> list[Shown]:
+        """Return the receipts of these holders and the heads that they name."""
+        return [each for holder in holders for pair in self.sent[holder] for each in pair]
+
+    def find(self, party: str, head: Shown) -> Opening | None:
+        """Return what a party opens of an envelope, checked; raises as `OpeningFiles.find`."""
+        header = head.content
+        return self.openings.find(party, header, head.subject) if isinstance(header, Header) else None
+
+    def read(self, heads: Sequence[tuple[str, Shown]]) -> Iterator[Opening]:
+        """Yield what these parties open of these envelopes once more; raises as `find` does, and if one does not."""
+        for party, head in heads:
+            opening = self.find(party, head)
+            if opening is None:
+                raise SiteFileError(f"{party} does not open any more what it opened")
+            yield opening
+
+
+def _bytes(opened: Iterable[tuple[str, Shown]]) -> int:
+    return sum(sum(head.content.sections) for _, head in opened if isinstance(head.content, Header))
+
+
+def _totals(again: _Again) -> dict[str, Words]:
+    """Return each holder's total over the opened shares; raises `_NotOpened`."""
+    seats, question, totals = again.facts.seats, again.question, {}
+    for holder in seats.holders:
         if holder in seats.workers and holder not in question.present:
             continue
-        half = seats.scheme.holder(question.plan, question.words, index)
-        total = totals[index] = half.zero()
-        total.fill(0)
-        for entry in contributions:
-            header, subject = _sent(facts, open_round, entry.party, holder)
-            try:
-                opening = openings.find(entry.party, header, subject)
-                share = None if opening is None else seats.share(question, entry.party, holder, opening.sections)
-            except (Misbehaviour, SiteFileError) as error:
-                _wrong_opening(findings, question, entry.party, error)
-                raise _NotOpened(f"{entry.party} opens something else than it sent to {holder}") from None
-            if opening is None:
-                raise _NotOpened(f"{entry.party} does not open what it sent to {holder}")
-            if share is None:
-                raise _NotOpened(f"{holder} holds nothing of {entry.party}")
-            half.accumulate(total, share)
+        sent = again.sent[holder] = [_sent(again, name, holder) for name in again.close.contributors]
+        heads = {head.signer: head for _, head in sent}
+        share = partial(_share, again, holder, heads)
+        try:
+            totals[holder] = total_of_shares(seats, question, holder, again.close.contributors, share)
+        except Misbehaviour as error:
+            raise _NotOpened(f"the opened shares make no total of {holder}: {error.reason}") from None
     return totals
 
 
-def _sent(facts: Facts, open_round: bytes, contributor: str, holder: str) -> tuple[Header, bytes]:
-    """Return the header of the envelope that a holder gave this contributor its receipt for; raises `_NotOpened`."""
-    for _, receipt in facts.about(Receipt, open_round):
+def _share(again: _Again, holder: str, heads: Mapping[str, Shown], contributor: str) -> Sequence[bytes]:
+    """Return what a contributor opens of its share for a holder; raises `_NotOpened`."""
+    head = heads[contributor]
+    try:
+        opening = again.find(contributor, head)
+    except (Misbehaviour, SiteFileError) as error:
+        _wrong_opening(again, contributor, error)
+        raise _NotOpened(f"{contributor} opens something else than it sent to {holder}") from None
+    if opening is None:
+        raise _NotOpened(f"{contributor} does not open what it sent to {holder}")
+    return opening.sections
+
+
+def _sent(again: _Again, contributor: str, holder: str) -> tuple[Shown, Shown]:
+    """Return a holder's receipt for this contributor, and the signed head that it names; raises `_NotOpened`."""
+    for shown, receipt in again.facts.about(Receipt, again.open_round):
         if (receipt.holder, receipt.contributor) == (holder, contributor):
-            header = facts.header(receipt.header)
-            if header is not None and header.commitment == receipt.commitment:
-                return header, receipt.header
+            for head in again.facts.shown.get(receipt.header, ()):
+                header = head.content
+                if isinstance(header, Header) and (header.sender, header.commitment) == (
+                    contributor,
+                    receipt.commitment,
+                ):
+                    return shown, head
     raise _NotOpened(f"no receipt of {holder} for {contributor} is on record")
 
 
@@ -170,65 +217,96 @@ def _opened(facts: Facts, openings: OpeningFiles, open_round: bytes, contributor
     return any(head is not None and openings.has(contributor, head, subject) for subject, head in heads)
 
 
-def _wrong_opening(findings: Findings, question: OpenRound, party: str, error: Exception) -> None:
+def _wrong_opening(again: _Again, party: str, error: Exception) -> None:
     why = error.reason if isinstance(error, Misbehaviour) else str(error)
-    text = f"what {party} opens of {where(question)} is not what was committed to: {why}"
-    about = question.session, question.round, question.attempt
-    findings.note(Kind.WRONG_OPENING, Severity.ANOMALY, text, party=party, about=about)
+    text = f"what {party} opens of {where(again.question)} is not what was committed to: {why}"
+    again.findings.note(Kind.WRONG_OPENING, Severity.ANOMALY, text, party=party, about=again.about)
 
 
 # --- what holders released
 
 
-def _released(facts: Facts, open_round: bytes, holder: str) -> tuple[Header, bytes] | None:
-    """Return the head of the total that a holder stated it released, and its digest."""
-    for _, said in facts.about(RoundStatement, open_round):
-        header = facts.header(said.release)
-        if said.holder == holder and header is not None and header.label is Label.AGGREGATE:
-            return header, said.release
-    return None
-
-
-def _closed_with(facts: Facts, header: Header, close: CloseList) -> bool:
-    """Whether the list that a released total names, signed by its sender, has these contributions."""
-    signed = (shown.content for shown in facts.shown.get(header.close or b"", ()) if shown.signer == header.sender)
-    return any(isinstance(each, CloseList) and each.contributions == close.contributions for each in signed)
-
-
-def _compare_totals(
-    findings: Findings,
-    openings: OpeningFiles,
-    open_round: bytes,
-    question: OpenRound,
-    totals: Mapping[int, Words],
-    close: CloseList,
-) -> tuple[int, list[str]]:
-    """Return how many released totals were opened and compared, and the holders whose total is another one.
+def _released(again: _Again, holder: str) -> tuple[Shown, Shown, Shown] | None:
+    """Return a holder's statement, the head of the total that it names, and the Close list that this is over.
 
     A holder's total is held to the set that it signed itself, and to no set that another holder says it was.
     """
-    facts, seats, wrong, compared = findings.facts, findings.facts.seats, [], 0
-    about, owner = (question.session, question.round, question.attempt), facts.charter.model_owner.name
-    for index, ours in totals.items():
-        holder = seats.holders[index]
-        header, subject = _released(facts, open_round, holder) or (None, b"")
-        if header is None or not _closed_with(facts, header, close):
+    for stated, said in again.facts.about(RoundStatement, again.open_round):
+        if said.holder != holder:
             continue
+        for head in again.facts.shown.get(said.release, ()):
+            header = head.content
+            if isinstance(header, Header) and (header.sender, header.label) == (holder, Label.AGGREGATE):
+                signed = (each for each in again.facts.shown.get(header.close or b"", ()) if each.signer == holder)
+                for close in signed:
+                    over = close.content
+                    if isinstance(over, CloseList) and over.contributions == again.close.contributions:
+                        return stated, head, close
+    return None
+
+
+def _compare_totals(again: _Again, totals: Mapping[str, Words]) -> tuple[int, list[str]]:
+    """Return how many released totals were opened and compared, and the holders whose total is another one."""
+    seats, wrong, compared = again.facts.seats, [], 0
+    for holder, ours in totals.items():
+        found = _released(again, holder)
+        if found is None:
+            continue
+        owner = again.facts.charter.model_owner.name
         try:
-            opening = openings.find(owner, header, subject)
+            opening = again.find(owner, found[1])
             if opening is None:
                 continue
-            section = memoryview(b"".join(opening.sections))
-            theirs = total_from_section(seats.scheme, question.plan, question.words, section)
+            theirs = opened_total(seats, again.question, opening.sections)
         except (Misbehaviour, SiteFileError) as error:
-            _wrong_opening(findings, question, owner, error)
+            _wrong_opening(again, owner, error)
             continue
         compared += 1
-        if not np.array_equal(theirs, ours):
+        if not same(theirs, ours):
             wrong.append(holder)
-            text = (
-                f"the total that {holder} released in {where(question)} is not that of the shares it gave receipts for"
-            )
-            at = facts.by_subject.get(subject, [])
-            findings.note(Kind.WRONG_TOTAL, Severity.VIOLATION, text, party=holder, about=about, at=at)
+            _wrong_total(again, holder, found)
     return compared, wrong
+
+
+# --- what is found, with what shows it
+
+
+def _wrong_total(again: _Again, holder: str, found: tuple[Shown, Shown, Shown]) -> None:
+    text = f"the total that {holder} released in {where(again.question)} is not that of the shares it gave receipts for"
+    heads = [(head.signer, head) for _, head in again.sent[holder]]
+    opened = [(again.facts.charter.model_owner.name, found[1]), *heads]
+    again.findings.prove_by_openings(
+        Kind.WRONG_TOTAL,
+        holder,
+        text,
+        exhibits=(*again.asked(), *found, *again.exchanged((holder,))),
+        openings=lambda: tuple(again.read(opened)),
+        size=_bytes(opened),
+        about=again.about,
+        at=again.facts.by_subject.get(found[1].subject, []),
+        # Nobody is accused of what its own signatures do not show.
+        without_proof=Severity.ANOMALY,
+    )
+
+
+def _wrong_sum(again: _Again, check: Shown, holders: Sequence[str], *, named: bool) -> None:
+    """Note that a sum is wrong; with evidence only where nobody is `named` for it, since that opens every share."""
+    question, owner = again.question, again.facts.charter.model_owner.name
+    text, others = f"the sum of {where(question)} is not what its contributors opened", (*question.present, owner)
+    if named:
+        again.findings.note(Kind.WRONG_SUM, Severity.VIOLATION, text, others=others, about=again.about)
+        return
+    closes = [
+        shown for shown, close in again.facts.about(CloseList, again.open_round) if close.holder in question.present
+    ]
+    opened = [(head.signer, head) for holder in holders for _, head in again.sent[holder]]
+    again.findings.prove_by_openings(
+        Kind.WRONG_SUM,
+        None,
+        text,
+        exhibits=(*again.asked(), check, *closes, *again.exchanged(holders)),
+        openings=lambda: tuple(again.read(opened)),
+        size=_bytes(opened),
+        others=others,
+        about=again.about,
+    )

@@ -124,6 +124,16 @@ class Ref(msgspec.Struct, frozen=True):
     entry: int
 
 
+class Disclosure(msgspec.Struct, frozen=True):
+    """What a piece of evidence shows of data owners to everybody who reads it."""
+
+    what: Literal["updates", "shares"]
+    """Shares are those of some holders, too few to read an update; with the other holders' they give it away."""
+    whose: tuple[str, ...]
+    holders: tuple[str, ...]
+    """Whose shares they are."""
+
+
 class Finding(msgspec.Struct, frozen=True):
     """One thing that was found."""
 
@@ -144,6 +154,8 @@ class Finding(msgspec.Struct, frozen=True):
     """Whether there is evidence that holds with nothing but the charter."""
     evidence: str | None = None
     """Name of the file it was written to, with `--evidence`."""
+    discloses: Disclosure | None = None
+    """What that evidence opens; it is written with `--disclose` alone."""
 
 
 class PartyFacts(msgspec.Struct, frozen=True):

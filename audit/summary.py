@@ -6,7 +6,7 @@ from typing import Final
 
 from .captured import Capture
 from .report import Finding, How, Report, Row, Severity
-from .words import names, plural, where, worked_out
+from .words import disclosed, names, plural, where, worked_out
 
 _MOST: Final = 12
 """Lines of one section; the JSON has all."""
@@ -54,7 +54,13 @@ def _verdict(report: Report) -> Iterator[str]:
 
 def _told(finding: Finding) -> str:
     who = f"{finding.party}: " if finding.party is not None else ""
-    written = finding.evidence or ("provable: --evidence FOLDER" if finding.provable else "")
+    opened = finding.discloses
+    if finding.evidence is not None:
+        written = f"{finding.evidence}, which opens {disclosed(opened)}" if opened is not None else finding.evidence
+    elif opened is not None:
+        written = f"provable by opening {disclosed(opened)}: --evidence FOLDER --disclose"
+    else:
+        written = "provable: --evidence FOLDER" if finding.provable else ""
     evidence = f" [{written}]" if written else ""
     return f"{who}{finding.kind.value}: {finding.text}{evidence}"
 

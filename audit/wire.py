@@ -285,7 +285,9 @@ def with_capture(audit: Audit, run: Run, taken: Taken) -> Audit:
     wire = _Wire(join(run), taken)
     wire.check()
     report, left_out = audit.report, list(audit.report.left_out)
-    known = [Found(each, audit.bundles.get(place)) for place, each in enumerate(report.findings)]
+    known = [
+        Found(each, audit.bundles.get(place), audit.disclosing.get(place)) for place, each in enumerate(report.findings)
+    ]
     found = by_weight([*known, *(Found(each) for each in wire.findings)])
     violated = any(each.finding.severity is Severity.VIOLATION for each in found)
     told = msgspec.structs.replace(
@@ -300,7 +302,7 @@ def with_capture(audit: Audit, run: Run, taken: Taken) -> Audit:
         ),
         left_out=tuple(left_out),
     )
-    return Audit(told, {place: each.bundle for place, each in enumerate(found) if each.bundle is not None})
+    return Audit.of(told, found)
 
 
 def _envelopes(facts: Facts) -> dict[bytes, _Envelope]:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Final, Protocol
 
 from ..crypto.labels import Label
-from .report import How
+from .report import Disclosure, How
 
 
 class Placed(Protocol):
@@ -43,6 +43,13 @@ def plural(number: int, one: str, many: str = "") -> str:
 def spoken(label: Label) -> str:
     """Return what is signed under a label, without the protocol's name."""
     return str(label.value).removeprefix("tertium/1 ")
+
+
+def disclosed(opened: Disclosure) -> str:
+    """Return what a piece of evidence opens of whom."""
+    if opened.what == "updates":
+        return f"the updates of {names(opened.whose)}"
+    return f"the shares of {names(opened.whose)} for {names(opened.holders)}"
 
 
 _WORKED_OUT: Final = {

@@ -6,7 +6,7 @@ import click
 
 from ..audit import page
 from ..audit.capture import read_patterns, take
-from ..audit.errors import UnusableCapture, UnusableRun
+from ..audit.errors import UnusableCapture, UnusableEvidence, UnusableRun
 from ..audit.examine import examine
 from ..audit.reading import read_run
 from ..audit.report import encode
@@ -29,6 +29,7 @@ Example:
 @click.argument("run", type=click.Path(path_type=Path))
 @click.option("--charter", type=click.Path(path_type=Path), help="The charter, where it is not RUN/charter.toml.")
 @click.option("--evidence", type=click.Path(path_type=Path), help="Write what proves each violation into this folder.")
+@click.option("--disclose", is_flag=True, help="With --evidence: write also what opens updates, or shares of them.")
 @click.option("--capture", type=click.Path(path_type=Path), help="Packets of the run, to hold against the ledgers.")
 @click.option("--pattern", "patterns", multiple=True, metavar="HEX", help="Bytes that must not be in the capture.")
 @click.option("--pattern-file", "files", multiple=True, type=click.Path(path_type=Path), help="A file of such bytes.")
@@ -39,6 +40,7 @@ def audit(
     run: Path,
     charter: Path | None,
     evidence: Path | None,
+    disclose: bool,
     capture: Path | None,
     patterns: tuple[str, ...],
     files: tuple[Path, ...],
@@ -53,6 +55,8 @@ def audit(
     """
     if capture is None and (patterns or files):
         raise UnusableCapture("a pattern is looked for in a capture of packets: name one with --capture")
+    if disclose and evidence is None:
+        raise UnusableEvidence("--disclose is about what is written as evidence: name a folder for it with --evidence")
     try:
         sought = read_patterns(patterns, files)
         with read_run(run, charter) as given:
@@ -61,7 +65,7 @@ def audit(
             if taken is not None:
                 found = with_capture(found, given, taken)
             if evidence is not None:
-                found = found.with_evidence(evidence)
+                found = found.with_evidence(evidence, disclose=disclose)
             if html is not None:
                 page.write(html, page.draw(found.report, page.entries_of(given)))
     except (UnusableRun, UnusableCapture, CharterError) as error:

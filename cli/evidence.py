@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from ..audit import evidence as bundles
+from ..audit.words import disclosed
 from ..crypto.errors import Misbehaviour
 from ..protocol.charter import load, require_signed
 from .errors import DIFFERENT, OK
@@ -29,16 +30,27 @@ def verify(*, file: Path, charter: Path) -> int:
     """Say whether FILE holds, with the charter alone.
 
     The violation is derived anew from what the parties signed. The status is 0 if it holds, 1 if it does not, and 2 if
-    FILE or the charter cannot be read.
+    FILE or the charter cannot be read. Where FILE opens updates or shares, the second line says whose.
     """
     known = load(charter)
     require_signed(known, charter)
     try:
-        proven = bundles.verify(known, bundles.read(file))
+        bundle = bundles.read(file)
     except Misbehaviour as error:
         click.echo(_plain(f"does not hold: {error}"))
         return DIFFERENT
+    try:
+        proven = bundles.verify(known, bundle)
+    except Misbehaviour as error:
+        click.echo(_plain(f"does not hold: {error}"))
+        if bundle.openings:
+            click.echo(_plain(f"{file.name} has contents of sealed envelopes in it all the same: treat it as updates"))
+        return DIFFERENT
     click.echo(_plain(f"holds: {proven.text}"))
+    if proven.discloses is not None:
+        opened = disclosed(proven.discloses)
+        more = "" if proven.discloses.what == "updates" else " (with those of other holders, the updates)"
+        click.echo(_plain(f"{file.name} opens {opened} to whoever reads it{more}"))
     return OK
 
 

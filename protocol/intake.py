@@ -17,7 +17,7 @@ Rules:
 from collections import OrderedDict
 from dataclasses import dataclass
 
-from ..crypto.errors import BadWrappedKey
+from ..crypto.errors import BadWrappedKey, WrongShare
 from ..crypto.identity import Identity
 from ..crypto.labels import Label
 from ..crypto.ring import Words
@@ -300,12 +300,17 @@ class Intake:
         """Add what was kept, and return the total over exactly these; None for a holder of nothing.
 
         Raises:
-            Unsummable: a share is missing, or one too many is in the total.
+            Unsummable: a share is missing, is none of the scheme's, or one too many is in the total.
         """
         self.check_summable(contributors)
         for name in contributors:
             if name in self._kept:
-                self._accumulate(name, self._kept.pop(name))
+                # It stays kept until it is in the total: asked once more, there is to be no total without it.
+                try:
+                    self._accumulate(name, self._kept[name])
+                except WrongShare:
+                    raise Unsummable("is listed, and sent a share that cannot be added", party=name) from None
+                del self._kept[name]
         return self._total
 
     def share_of(self, contributor: str) -> Share | None:

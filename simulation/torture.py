@@ -43,10 +43,13 @@ def replay_command(seed: int, family: str | None = None) -> str:
     return f"python -m tertium.simulation.torture --seed {seed}{only} --trace"
 
 
-def play(seed: int, folder: Path, scenario: Scenario | None = None) -> World:
-    """Play one seed in a folder of its own under `folder`; what broke is in `World.broken`."""
+def play(seed: int, folder: Path, scenario: Scenario | None = None, *, openings: Path | None = None) -> World:
+    """Play one seed in a folder of its own under `folder`; what broke is in `World.broken`.
+
+    With `openings`, parties keep there what they could open to an auditor.
+    """
     with tempfile.TemporaryDirectory(dir=folder, prefix=f"seed-{seed}-") as own:
-        world = World(scenario or draw(seed), Path(own), ALL)
+        world = World(scenario or draw(seed), Path(own), ALL, openings=openings)
         world.play()
         return world
 

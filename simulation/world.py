@@ -104,8 +104,12 @@ class World(Federation):
         *,
         machines: Mapping[str, Change] | None = None,
         exchanges: Mapping[str, Change] | None = None,
+        openings: Path | None = None,
     ) -> None:
-        """Build everybody. `machines` and `exchanges` change a party's class, to plant a violation."""
+        """Build everybody.
+
+        `machines` and `exchanges` change a party's class, to plant a violation; `openings` is as in `Federation`.
+        """
         self.scenario, self._liars = scenario, scenario.liars
         self.chance = Random(f"tertium simulation {scenario.seed} schedule")  # noqa: S311
         self.trace: list[tuple[Any, ...]] = []
@@ -163,6 +167,7 @@ class World(Federation):
             exchanges={name: watched_exchange(self, name) for name in scenario.roles},
             network=network,
             workers=scenario.workers,
+            openings=openings,
         )
         self.begun = self.model.to_bytes()
 

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tertium.audit import evidence
+from tertium.audit import evidence, findings, replay
+from tertium.audit.errors import NotShown
 from tertium.audit.examine import Audit, examine
 from tertium.audit.reading import read_run
 from tertium.audit.report import Finding, Kind, Report, Severity
@@ -68,15 +69,20 @@ class Audited:
             if (each.kind, each.party, each.severity) == (kind, party, Severity.VIOLATION)
         ]
         assert found, [(each.kind, each.party, each.severity, each.text) for each in self.report.findings]
-        finding, bundle = self.report.findings[found[0]], self.audit.bundles[found[0]]
+        finding, bundle = self.report.findings[found[0]], self._bundle(found[0])
         assert finding.provable
+        assert (finding.discloses is not None) is bool(bundle.openings)
         data = evidence.to_bytes(bundle)
         proven = evidence.verify(self.charter, evidence.from_bytes(data))
-        assert (proven.party, proven.text) == (party, finding.text)
+        assert (proven.party, proven.text, proven.discloses) == (party, finding.text, finding.discloses)
         return finding
 
     def bundle(self, kind: Kind) -> Any:
-        return next(bundle for bundle in self.audit.bundles.values() if bundle.kind is kind)
+        places = (*self.audit.bundles, *self.audit.disclosing)
+        return self._bundle(next(place for place in places if self.report.findings[place].kind is kind))
+
+    def _bundle(self, place: int) -> Any:
+        return self.audit.bundles[place] if place in self.audit.bundles else self.audit.disclosing[place]()
 
 
 class Maker:
@@ -126,6 +132,25 @@ class Maker:
             return Audited(folder, examine(given), given.charter)
 
 
+def claimed(folder: Path) -> list[evidence.Bundle]:
+    """Put together what an auditor would hand over who says of every total and of every sum that it is another."""
+    made: list[evidence.Bundle] = []
+
+    def record(charter: Charter, bundle: evidence.Bundle) -> evidence.Proven:
+        made.append(bundle)
+        raise NotShown("it is only put together")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(replay, "same", lambda one, other: False)
+        patch.setattr(replay, "fingerprint", lambda total, challenge: -1)
+        real = replay._wrong_sum
+        patch.setattr(replay, "_wrong_sum", lambda *args, named: real(*args, named=False))
+        patch.setattr(findings, "verify", record)
+        with read_run(folder) as given:
+            examine(given)
+    return [bundle for bundle in made if bundle.openings]
+
+
 def rewrite(
     folder: Path,
     name: str,
@@ -164,6 +189,11 @@ def make_once(tmp_path_factory: pytest.TempPathFactory) -> Maker:
 @pytest.fixture(scope="session", name="rewrite")
 def rewrite_fixture() -> Callable[..., None]:
     return rewrite
+
+
+@pytest.fixture(scope="session", name="claimed")
+def claimed_fixture() -> Callable[[Path], list[evidence.Bundle]]:
+    return claimed
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,9 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
-from tertium.audit.report import Kind, Severity
+from tertium.audit import evidence
+from tertium.audit.errors import NotShown
+from tertium.audit.report import Disclosure, Kind, Severity
 from tertium.protocol.codec import decode_as, encode
 from tertium.protocol.openings import Opening
 from tertium.secure_worker.machine import SecureWorker
@@ -24,7 +26,9 @@ def opened(make: Any, mode: str, folder: Path, **more: Any) -> Path:
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_every_sum_is_added_up_again_bit_for_bit_in_every_mode(make: Any, tmp_path: Path, mode: str) -> None:
+def test_every_sum_is_added_up_again_bit_for_bit_in_every_mode(
+    make: Any, tmp_path: Path, claimed: Any, mode: str
+) -> None:
     folder = opened(make, mode, tmp_path / "kept", rounds=2)
     audited = make.audit(folder)
     assert [(each.round, each.outcome) for each in audited.report.replays] == [(1, "equal"), (2, "equal")]
@@ -41,6 +45,14 @@ def test_every_sum_is_added_up_again_bit_for_bit_in_every_mode(make: Any, tmp_pa
     assert all(path.stat().st_mode & 0o777 == 0o600 for path in files_of(folder, "alice"))
     stored = [each for each in audited.report.retention if each.party == "alice"]
     assert stored
+    # Whoever says that it was another sum puts together all there is, and shows nobody guilty.
+    claims = claimed(folder)
+    released = [name for name in holders if name != "owner"]
+    accused = sorted((each.kind.value, each.party or "nobody") for each in claims)
+    assert accused == sorted(2 * [("wrong sum", "nobody"), *(("wrong total", name) for name in released)])
+    for bundle in claims:
+        with pytest.raises(NotShown, match=" is that of the shares"):
+            evidence.verify(audited.charter, bundle)
 
 
 def test_nothing_is_kept_and_nothing_replayed_unless_a_site_says_so(make: Any) -> None:
@@ -99,13 +111,15 @@ def test_a_secure_worker_that_releases_another_sum_is_named(make: Any, tmp_path:
     vectors: dict[str, Any] = {}
     folder = opened(make, "trusted", tmp_path / "kept", machines={"first": Lies})
     audited = make.audit(folder)
-    assert (Kind.WRONG_TOTAL, "first") in audited.violations
+    found = audited.holds(Kind.WRONG_TOTAL, "first")
+    assert found.discloses == Disclosure("updates", ("alice", "bob", "carol"), ("first",))
+    assert {party for _, party in audited.violations} == {"first", None}
     assert (Kind.FAILED_SUM, None) in audited.violations
     (said,) = audited.report.replays
     assert said.outcome == "different"
 
 
-@pytest.mark.parametrize("mode", ["additive", "shamir 2 of 4", "replicated"])
+@pytest.mark.parametrize("mode", ["masked", "additive", "shamir 2 of 4", "replicated"])
 def test_a_holder_that_releases_another_total_is_named_in_modes_with_several(
     make: Any, tmp_path: Path, mode: str
 ) -> None:
@@ -121,9 +135,13 @@ def test_a_holder_that_releases_another_total_is_named_in_modes_with_several(
             intake.total = altered
             super()._settle_on(intake, close, now)
 
-    audited = make.audit(opened(make, mode, tmp_path / "kept", machines={"second": Lies}))
-    assert (Kind.WRONG_TOTAL, "second") in audited.violations
-    assert {party for kind, party in audited.violations if kind is Kind.WRONG_TOTAL} == {"second"}
+    liar = "first" if mode == "masked" else "second"
+    audited = make.audit(opened(make, mode, tmp_path / "kept", machines={liar: Lies}))
+    found = audited.holds(Kind.WRONG_TOTAL, liar)
+    # One holder's shares are no updates; where the model owner has the others, its wrong sum is no reason to open them.
+    assert found.discloses == Disclosure("shares", ("alice", "bob", "carol"), (liar,))
+    assert {party for _, party in audited.violations} <= {liar, None}
+    assert [each.provable for each in audited.report.findings if each.kind is Kind.WRONG_SUM] in ([], [False])
 
 
 @pytest.mark.parametrize("party", ["bob", "owner"])

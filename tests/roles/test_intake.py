@@ -271,6 +271,26 @@ def test_once_frozen_a_vector_is_kept_and_goes_in_with_the_set(replicated: Desk)
     assert (np.asarray(room._total) != before).any()
 
 
+def test_a_late_vector_that_cannot_be_added_stays_in_the_way_of_every_total(make: Maker) -> None:
+    """It has its receipt when that shows. Asked a second time there was a total, over the set, without that share."""
+    desk = Desk(make, Mode.SHAMIR, "shamir", ("first", "second", "third"))
+    holder, (early, late) = next(
+        (name, found[:2]) for name in desk.seats.holders if (found := gets_early(desk, name))[1:]
+    )
+    room = desk.at(holder)
+    desk.upload(early, holder, desk.split(early, 5)[holder])
+    room.freeze()
+    desk.split(late, 7)
+    wrong = np.full(desk.question.words, -1, np.int64).astype(desk.question.plan.dtype).tobytes()
+    exchange, key = desk.run.machines[late].exchange, room.key.public
+    desk.committed[late][holder] = exchange.commit(Label.CONTRIBUTION, room.context, holder, key, [wrong])
+    desk.upload(late, holder, [wrong])
+    for _ in range(2):
+        with pytest.raises(Unsummable, match="cannot be added"):
+            room.total((early, late))
+    assert room.total((early,)) is not None
+
+
 def test_once_frozen_vectors_are_kept_in_place_of_uploads_in_flight(
     replicated: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
