@@ -210,6 +210,20 @@ def write(path: Path, bundle: Bundle) -> None:
         raise UnusableEvidence(f"{path} cannot be written: {reason(error)}") from None
 
 
+def require_unused(folder: Path) -> None:
+    """Check that no evidence lies in a folder: of two audits nobody could tell which report it belongs to.
+
+    Raises:
+        UnusableEvidence: some does, or the folder cannot be looked into.
+    """
+    try:
+        used = folder.exists() and any(each.name.endswith(SUFFIX) for each in folder.iterdir())
+    except OSError as error:
+        raise UnusableEvidence(f"{folder} cannot be looked into: {reason(error)}") from None
+    if used:
+        raise UnusableEvidence(f"{folder} holds evidence of another audit: name a new folder, or move that away")
+
+
 def _open(charter: Charter, bundle: Bundle) -> Case:
     if bundle.charter != charter.digest:  # 3
         raise WrongCharter("the evidence is about another charter")

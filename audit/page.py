@@ -14,6 +14,7 @@ from typing import Final
 
 from ..crypto.files import reason, replace_file
 from ..protocol.charter import Mode
+from ..protocol.text import plural
 from . import page_matrix, page_parts
 from .errors import UnwritablePage
 from .page_html import Child, Html, el, join
@@ -23,7 +24,7 @@ from .page_style import CSS
 from .page_wire import wire
 from .reading import Run
 from .report import Report, Severity
-from .words import names, plural
+from .words import names
 
 _VERDICTS: Final = {
     "clean": ("✓", "Clean", "good"),

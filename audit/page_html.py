@@ -11,6 +11,8 @@ import html
 from collections.abc import Iterable, Sequence
 from typing import Final
 
+from ..protocol.text import printable
+
 _VOID: Final = frozenset({"meta", "br", "hr"})
 _LEAVES: Final = frozenset({"href", "src", "action", "xlink:href"})
 Child = object
@@ -27,7 +29,7 @@ def text(value: object) -> Html:
     """Return a value as escaped text."""
     plain = str(value)
     if not plain.isprintable():
-        plain = "".join(c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in plain)
+        plain = "\n".join(printable(line) for line in plain.split("\n"))
     return Html(html.escape(plain, quote=True))
 
 

@@ -9,10 +9,10 @@ Rules of the file:
 
 from typing import Final
 
+from ..protocol.text import plural
 from .page_html import Child, Html, el, join, listed, name
 from .page_proofs import Proofs
 from .report import Access, Cell, Level, Report, Row, Severity
-from .words import plural
 
 MOST_CELLS: Final = 6_000
 _MEANS: Final = {

@@ -11,12 +11,13 @@ from typing import Final
 
 from ..crypto.sharing.naming import CONTRIBUTORS, NOT_STOPPED, REMEDY
 from ..protocol.ledger import Act
+from ..protocol.text import plural
 from .glossary import TERMS
 from .page_html import Child, Html, el, join, listed, name, table, text
 from .page_proofs import Entries, Proofs, ranges, short
 from .page_sequence import titled
 from .report import Attempt, Exposure, Finding, How, PartyFacts, Report, Severity
-from .words import disclosed, plural, where
+from .words import disclosed, where
 
 _ROWS: Final = 20
 NOTHING: Final = "\N{EN DASH}"

@@ -12,9 +12,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 from ..protocol.ledger import Act, DataClass, LedgerEntry
+from ..protocol.text import plural
 from .page_html import Child, Html, el, join, name, text
 from .report import Ref
-from .words import plural, where
+from .words import where
 
 Entries = Mapping[str, Sequence[LedgerEntry]]
 """By party: the entries of its ledger."""

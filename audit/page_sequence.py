@@ -14,11 +14,12 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from ..protocol.ledger import Act, DataClass, LedgerEntry
+from ..protocol.text import plural
 from .order import Place, in_order
 from .page_html import Child, Html, el, join, table
 from .page_proofs import Entries, ranges
 from .report import Attempt, Ref, Report, Severity, Step
-from .words import plural, where
+from .words import where
 
 MOST_STEPS: Final = 2_000
 """Steps of all diagrams together."""

@@ -11,11 +11,12 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Final
 
+from ..protocol.text import plural
 from .captured import Capture, Pattern, Stray, Transfer
 from .page_html import Child, Html, el, join, name, table
 from .page_parts import NOTHING, mark
 from .page_proofs import short
-from .words import plural, where
+from .words import where
 
 _ROWS: Final = 20
 _BYTES: Final = (

@@ -4,9 +4,10 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import Final
 
+from ..protocol.text import plural
 from .captured import Capture
 from .report import Finding, How, Report, Row, Severity
-from .words import disclosed, names, plural, where, worked_out
+from .words import disclosed, names, where, worked_out
 
 _MOST: Final = 12
 """Lines of one section; the JSON has all."""

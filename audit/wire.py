@@ -21,6 +21,7 @@ from ..crypto.sealing import body_bytes
 from ..protocol.charter import Charter, Role
 from ..protocol.ledger import Act, DataClass
 from ..protocol.messages import Header
+from ..protocol.text import plural
 from .capture import Line, Taken
 from .captured import Capture, Carried, Stray, Transfer, WireBytes
 from .examine import Audit
@@ -28,7 +29,6 @@ from .facts import At, Facts, join, refs
 from .findings import Found, by_weight
 from .reading import Run
 from .report import Finding, Kind, Severity
-from .words import plural
 from .zmtp import Account, Mechanism
 
 _ACTS: Final = frozenset({Act.SENT, Act.RECEIVED, Act.OPENED})

@@ -35,11 +35,6 @@ def together(who: Sequence[str]) -> str:
     return who[0] if len(who) == 1 else f"{', '.join(who[:-1])} with {who[-1]}"
 
 
-def plural(number: int, one: str, many: str = "") -> str:
-    """Return a number with its word."""
-    return f"{number:,} {one if number == 1 else many or one + 's'}"
-
-
 def spoken(label: Label) -> str:
     """Return what is signed under a label, without the protocol's name."""
     return str(label.value).removeprefix("tertium/1 ")

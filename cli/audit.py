@@ -7,12 +7,14 @@ import click
 from ..audit import page
 from ..audit.capture import read_patterns, take
 from ..audit.errors import UnusableCapture, UnusableEvidence, UnusableRun
+from ..audit.evidence import require_unused
 from ..audit.examine import examine
 from ..audit.reading import read_run
 from ..audit.report import encode
 from ..audit.summary import lines
 from ..audit.wire import with_capture
 from ..protocol.errors import CharterError
+from ..protocol.text import printable
 from .errors import DIFFERENT, OK
 
 _EXAMPLE = """\b
@@ -57,6 +59,8 @@ def audit(
         raise UnusableCapture("a pattern is looked for in a capture of packets: name one with --capture")
     if disclose and evidence is None:
         raise UnusableEvidence("--disclose is about what is written as evidence: name a folder for it with --evidence")
+    if evidence is not None:
+        require_unused(evidence)
     try:
         sought = read_patterns(patterns, files)
         with read_run(run, charter) as given:
@@ -76,5 +80,5 @@ def audit(
         click.echo(encode(found.report).decode())
     else:
         for line in lines(found.report):
-            click.echo("".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in line))
+            click.echo(printable(line))
     return OK if found.report.verdict == "clean" else DIFFERENT

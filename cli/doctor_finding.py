@@ -8,6 +8,7 @@ import enum
 import msgspec
 
 from ..protocol import limits
+from ..protocol.text import one_line
 
 
 class Verdict(enum.Enum):
@@ -53,6 +54,5 @@ def fail(name: str, sentence: str, remedy: str) -> Finding:
 
 def plain(text: str) -> str:
     """Return `text` on one line, without what steers a terminal, and no longer than a sentence may be."""
-    line = " ".join(text.split())
-    line = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in line)
+    line = one_line(text)
     return line if len(line) <= 2 * limits.TEXT_LENGTH else f"{line[: 2 * limits.TEXT_LENGTH]}..."

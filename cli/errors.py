@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ..crypto.errors import Misbehaviour, TertiumError
+from ..protocol.text import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -49,8 +50,7 @@ def run(command: click.Command, arguments: "Sequence[str] | None" = None) -> int
 
 def _say(sentence: str, status: int) -> int:
     """Write one line to stderr. Control characters in what a file or a peer said do not reach the terminal."""
-    line = " ".join(sentence.split())
-    line = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in line)
+    line = one_line(sentence)
     try:
         click.echo(f"tertium: {line}", err=True)
     except BrokenPipeError:

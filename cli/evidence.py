@@ -8,6 +8,7 @@ from ..audit import evidence as bundles
 from ..audit.words import disclosed
 from ..crypto.errors import Misbehaviour
 from ..protocol.charter import load, require_signed
+from ..protocol.text import one_line
 from .errors import DIFFERENT, OK
 
 _EXAMPLE = """\b
@@ -37,23 +38,20 @@ def verify(*, file: Path, charter: Path) -> int:
     try:
         bundle = bundles.read(file)
     except Misbehaviour as error:
-        click.echo(_plain(f"does not hold: {error}"))
+        click.echo(one_line(f"does not hold: {error}"))
         return DIFFERENT
     try:
         proven = bundles.verify(known, bundle)
     except Misbehaviour as error:
-        click.echo(_plain(f"does not hold: {error}"))
+        click.echo(one_line(f"does not hold: {error}"))
         if bundle.openings:
-            click.echo(_plain(f"{file.name} has contents of sealed envelopes in it all the same: treat it as updates"))
+            click.echo(
+                one_line(f"{file.name} has contents of sealed envelopes in it all the same: treat it as updates")
+            )
         return DIFFERENT
-    click.echo(_plain(f"holds: {proven.text}"))
+    click.echo(one_line(f"holds: {proven.text}"))
     if proven.discloses is not None:
         opened = disclosed(proven.discloses)
         more = "" if proven.discloses.what == "updates" else " (with those of other holders, the updates)"
-        click.echo(_plain(f"{file.name} opens {opened} to whoever reads it{more}"))
+        click.echo(one_line(f"{file.name} opens {opened} to whoever reads it{more}"))
     return OK
-
-
-def _plain(text: str) -> str:
-    """Return what a file says as one line for a terminal."""
-    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in " ".join(text.split()))

@@ -49,6 +49,7 @@ from ..protocol.messages import (
 from ..protocol.seats import Seats
 from ..protocol.site import load_site
 from ..protocol.statements import open_signed
+from ..protocol.text import printable
 from ..protocol.verification import check_outcome, read_answers
 from .errors import DIFFERENT, OK
 
@@ -278,4 +279,4 @@ def _lines(value: Any, depth: int) -> list[str]:
 
 def _scalar(value: Any) -> str:
     text = "(none)" if value is None or value in ([], {}) else str(value)
-    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+    return printable(text)

@@ -13,6 +13,7 @@ from ..protocol.charter import Role
 from ..protocol.errors import SiteFileError
 from ..protocol.progress import Said
 from ..protocol.site import OwnerPlan
+from ..protocol.text import plural
 from ..protocol.training import model_digest
 from .running import Workplace, exchange_of, failures_reported, of_task, open_workplace, options, printer, run_machine
 
@@ -78,7 +79,7 @@ def run(
         text = (
             f"task {plan.task}, rounds {done + 1} to {plan.rounds}"
             if done
-            else f"task {plan.task}, {plan.rounds} rounds"
+            else f"task {plan.task}, {plural(plan.rounds, 'round')}"
         )
         with of_task(plan.task):
             text += f"; {described}" if (described := model.describe()) else ""

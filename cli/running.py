@@ -36,6 +36,7 @@ from ..protocol.openings import OpeningStore
 from ..protocol.party import Party, Report
 from ..protocol.progress import Ended, Opened, Progress, Said, Sealed, Started
 from ..protocol.site import Site, addresses, load_site
+from ..protocol.text import printable
 from ..protocol.view import Handled, View
 from .errors import INTERRUPTED, MISBEHAVIOUR, MISUSE, OK
 from .keygen import SECRET
@@ -158,7 +159,7 @@ def printer(*, as_json: bool) -> Report:
         text = msgspec.json.encode(progress).decode() if as_json else progress.line()
         # A launcher that has gone must not take this party's protocol with it; stdin tells us that it has.
         with contextlib.suppress(BrokenPipeError):
-            click.echo(text if as_json else _printable(text))
+            click.echo(text if as_json else printable(text))
 
     return show
 
@@ -218,7 +219,7 @@ def run_machine(workplace: Workplace, machine: Machine, text: str, *, watch_stdi
     if received:
         return _leave(party, INTERRUPTED if received[0] == signal.SIGINT else TERMINATED)
     if error is not None:
-        click.echo(f"tertium: {_printable(error)}", err=True)
+        click.echo(f"tertium: {printable(error)}", err=True)
         return _leave(party, MISUSE if party.mendable else MISBEHAVIOUR)
     return _leave(party, OK)
 
@@ -299,8 +300,3 @@ def _no_core_dumps() -> None:
     """Keep keys in memory out of core files; swap is the operator's to turn off, and the documentation says so."""
     with contextlib.suppress(OSError, ValueError):
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-
-
-def _printable(text: str) -> str:
-    """Return `text` without what could steer a terminal: peers choose some of these bytes."""
-    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)

@@ -16,6 +16,7 @@ from ..crypto.sharing import names
 from ..crypto.sharing.base import Scheme
 from ..crypto.sharing.naming import CONTRIBUTORS, NOT_STOPPED, REMEDY, collusion_words, scheme_digest
 from ..crypto.sharing.registry import load
+from ..protocol.text import plural
 from .errors import DIFFERENT, OK
 
 _EXAMPLE = """\b
@@ -100,7 +101,7 @@ def check(*, target: str, holders: int | None, threshold: int | None, as_json: b
             click.echo(f"       {made.name}: {finding.wrong}")
 
     if not as_json:
-        click.echo(f"{made.name} version {made.version}, {made.holders} holder(s), threshold {made.threshold}")
+        click.echo(f"{made.name} version {made.version}, {plural(made.holders, 'holder')}, threshold {made.threshold}")
     report = check(made, None if as_json else told)
     costs = measure(made) if report.passed else ()
     if as_json:

@@ -24,6 +24,7 @@ from ..crypto.labels import Label, digest
 from . import limits
 from .checked import Checked, Endpoint, Key, Positive, Seconds, Text, Title, check_port
 from .errors import CharterError, NotInCharter, WrongRole
+from .text import plural
 from .training import Name, WeightRule
 
 if TYPE_CHECKING:
@@ -261,8 +262,8 @@ class Charter(_Line, frozen=True, forbid_unknown_fields=True, dict=True):
         if self.rules.minimum_cohort < limits.SAFE_COHORT:
             why = self.rules.unsafe_small_cohort or self.rules.unsafe_plain
             lines.append(
-                f"UNSAFE: a release may hold only {self.rules.minimum_cohort} contribution(s), so a contributor can "
-                f"work out another's update, because: {why}"
+                f"UNSAFE: a release may hold only {plural(self.rules.minimum_cohort, 'contribution')}, so a contributor "
+                f"can work out another's update, because: {why}"
             )
         return tuple(lines)
 
@@ -362,7 +363,7 @@ def _check_roles(charter: Charter) -> None:
     if count[Role.DATA_OWNER] < rules.minimum_cohort:
         raise CharterError(
             f"rules.minimum_cohort: {rules.minimum_cohort} contributors can never come together among "
-            f"{count[Role.DATA_OWNER]} data owner(s)"
+            f"{plural(count[Role.DATA_OWNER], 'data owner')}"
         )
 
 

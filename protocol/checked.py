@@ -21,6 +21,7 @@ from ..crypto.errors import Misuse
 from ..crypto.files import read_bounded, reason
 from ..crypto.identity import KEY_BYTES
 from . import limits
+from .text import printable
 
 # Text keeps out control characters and the marks that turn the
 # direction of writing: a charter is read by people in terminals, and must not be able to paint another one there.
@@ -145,7 +146,7 @@ def party_label(raw: dict[str, Any], index: int) -> str:
 
 def _brief(text: str) -> str:
     """Return a complaint on one line and no longer than a sentence: it quotes what the file holds."""
-    text = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+    text = printable(text)
     return text if len(text) <= limits.TEXT_LENGTH else f"{text[: limits.TEXT_LENGTH]}..."
 
 

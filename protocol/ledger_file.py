@@ -42,6 +42,7 @@ from .journal import ENTRIES_TABLE, EXHIBITS_TABLE, LEDGER_TABLE, check_closed, 
 from .ledger import Checkpoint, CheckpointKept, Exhibit, LedgerEntry, stored_node
 from .messages import Signed
 from .statements import open_signed
+from .text import printable
 
 _ROW_BYTES: Final = 4
 """What the smallest row takes in a file: its length, its number, and how many columns it has."""
@@ -269,4 +270,4 @@ class LedgerFile:
 
 def _plain(text: str) -> str:
     """Return what quotes the file as one line for a terminal."""
-    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text[: limits.TEXT_LENGTH])
+    return printable(text[: limits.TEXT_LENGTH])

@@ -31,6 +31,7 @@ from ..protocol.progress import Said
 from ..protocol.rounds import Phase
 from ..protocol.session import HolderSession, new_nonce
 from ..protocol.statements import open_signed, sign
+from ..protocol.text import plural
 from .attestation import Attestation
 from .memory import Memory
 
@@ -115,7 +116,7 @@ class SecureSession(HolderMachine):
         if end.session != self._memory.session_id:
             raise WrongSession("ends another session", party=peer)
         self._end_round("the model owner ended the session")
-        self._leave(None, f"session over after {end.rounds} round(s)")
+        self._leave(None, f"session over after {plural(end.rounds, 'round')}")
 
     def _on_aborted(self, peer: str, message: Aborted, now: float) -> None:
         abort = open_signed(self.charter, message.abort, Abort)

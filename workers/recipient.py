@@ -72,6 +72,7 @@ from ..protocol.seats import Seats
 from ..protocol.session import check_offer, check_question, question_digest
 from ..protocol.site import Site
 from ..protocol.statements import open_signed, sign, statement_digest
+from ..protocol.text import plural
 from ..protocol.training import Layout, model_digest
 from .memory import Memory
 
@@ -415,7 +416,7 @@ class Recipient(Machine):
         if self.session is not None and end.session != self.session:
             raise WrongSession("ends another session", party=peer)
         self.give_up(None)
-        self.tell(Said(text=f"session over after {end.rounds} round(s)"))
+        self.tell(Said(text=f"session over after {plural(end.rounds, 'round')}"))
         self.finish()
 
     # --- for both roles

@@ -21,6 +21,7 @@ import msgspec
 
 from ...learning.extras import missing
 from ...protocol.charter import Charter, Role
+from ...protocol.text import plural
 from ...protocol.training import Score
 from ..running import TERMINATED
 from ..trust import Trust
@@ -31,7 +32,7 @@ from .errors import PartyFailed, StoppedByOperator
 from .folder import CHARTER, copy_model, default_folder, make_folder, write_parties, write_site, write_text
 from .launcher import Launcher, Line
 from .picture import draw
-from .recipes import Act, Recipe, counted, in_trust
+from .recipes import Act, Recipe, in_trust
 from .report_page import REPORT
 from .screen import Screen, screen_for
 from .seen import Seen, who_saw_what
@@ -341,7 +342,7 @@ def _conclude(done: Performed, summary: Summary, audit: Audited, saw: Sequence[s
         click.echo(f"{name:<12} {shown}loss {loss:.4f}, on {owner}'s test data")
     for line in (*done.learned, "", *saw, f"The audit of all ledgers: {audit.lines[0]}", ""):
         click.echo(line)
-    click.echo(f"{counted(summary.rounds, 'round')} in {summary.seconds:.1f} s. In {run}: {REPORT} and {PAGE}")
+    click.echo(f"{plural(summary.rounds, 'round')} in {summary.seconds:.1f} s. In {run}: {REPORT} and {PAGE}")
     click.echo("to look at, model, pictures, summary.json, the charter, and a folder a party with keys and log.")
     if done.seen.pictures:
         click.echo(f"Pictures, each as PNG and SVG: {', '.join(done.seen.pictures)}.")

@@ -18,6 +18,7 @@ from ...learning.points import BATCH
 from ...protocol.charter import Arithmetic, Deadlines, Role
 from ...protocol.progress import Scored, ScoredOwn
 from ...protocol.site import Optimiser, OwnerPlan
+from ...protocol.text import plural
 from ...protocol.training import UpdateKind
 from ..trust import Trust
 from . import halfplane_pictures
@@ -129,11 +130,6 @@ def with_data(recipe: Recipe, folder: Path | None) -> Recipe:
     return recipe
 
 
-def counted(number: int, noun: str) -> str:
-    """Return "1 round" or "2 rounds"."""
-    return f"{number} {noun}{'' if number == 1 else 's'}"
-
-
 def _owner(options: Mapping[str, Any]) -> Member:
     return Member("owner", Role.MODEL_OWNER, "cyan", "The model owner", options)
 
@@ -158,7 +154,7 @@ def _digits_acts(rounds: int, seed: int) -> tuple[Act, ...]:
     plan = OwnerPlan(
         task="digits", rounds=rounds, batches=10, batch_size=32, learning_rate=0.3, final_learning_rate=0.0, seed=seed
     )
-    return (Act(f"{counted(rounds, 'round')}, in each 10 batches of 32 at every data owner", plan),)
+    return (Act(f"{plural(rounds, 'round')}, in each 10 batches of 32 at every data owner", plan),)
 
 
 def _toy_acts(rounds: int, seed: int) -> tuple[Act, ...]:
@@ -168,7 +164,7 @@ def _toy_acts(rounds: int, seed: int) -> tuple[Act, ...]:
     first = Act("one round of 10 local steps", plan(1, 10))
     if rounds == 1:
         return (first,)
-    return (first, Act(f"{counted(rounds - 1, 'round')} of 5 local steps", plan(rounds, 5), first=2))
+    return (first, Act(f"{plural(rounds - 1, 'round')} of 5 local steps", plan(rounds, 5), first=2))
 
 
 def _toy_closing(model: Path) -> list[str]:
@@ -196,7 +192,7 @@ def _mnist_acts(rounds: int, seed: int) -> tuple[Act, ...]:
         evaluate_every=0,
         evaluate_rounds=(*range(1, rounds, EVALUATED_EVERY), rounds),
     )
-    return (Act(f"{counted(rounds, 'round')}, in each 10 batches of 32 at every data owner", plan),)
+    return (Act(f"{plural(rounds, 'round')}, in each 10 batches of 32 at every data owner", plan),)
 
 
 def _mnist_prepare(recipe: Recipe, folder: Path | None) -> Recipe:
@@ -222,7 +218,7 @@ def _cohorts(least: int, most: int) -> Callable[[int, int], tuple[Act, ...]]:
             reduction="sum",
         )
         asked = f"in each the gradients of {least} to {most} data owners, summed, and one step of Adam"
-        return (Act(f"{counted(rounds, 'round')}, {asked}", plan),)
+        return (Act(f"{plural(rounds, 'round')}, {asked}", plan),)
 
     return acts
 

@@ -34,6 +34,7 @@ from ...protocol.progress import (
     TrainedLocally,
 )
 from ...protocol.progress import Progress as Reported
+from ...protocol.text import printable
 from .launcher import Line
 from .recipes import Member, Recipe
 
@@ -287,8 +288,3 @@ def screen_for(recipe: Recipe, rounds: int, *, as_json: bool, verbose: bool) -> 
     if console.is_terminal and not dumb and not verbose and console.height >= 2 * low + 4 and console.width >= _NARROW:
         return Panes(recipe, rounds, console)
     return Plain(recipe, rounds, verbose=verbose)
-
-
-def printable(text: str) -> str:
-    """Return `text` without what could steer a terminal: parties and their peers chose some of it."""
-    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)

@@ -10,9 +10,10 @@ from ...crypto.sharing.naming import collusion_words
 from ...protocol.charter import Mode, Role
 from ...protocol.check_messages import SumState
 from ...protocol.progress import Opened, RoundDone, Scored, ScoredOwn
+from ...protocol.text import plural
 from ..trust import Trust
 from .launcher import Line
-from .recipes import Recipe, counted
+from .recipes import Recipe
 
 
 @dataclass
@@ -64,7 +65,7 @@ def who_saw_what(recipe: Recipe, trust: Trust, seen: Seen) -> list[str]:
     sizes = sorted(seen.contributors)
     each = f"{sizes[0]} to {sizes[-1]}" if sizes[3:] else " or ".join(str(number) for number in sizes)
     part = "partial sum" if holders[1:] or trust.mode is Mode.MASKED else "sum"
-    sums = counted(seen.sums.get(owner, 0), part)
+    sums = plural(seen.sums.get(owner, 0), part)
     workers = f"{', '.join(holders)} (secure worker{'s' if holders[1:] else ''})"
     match trust.mode:
         case Mode.TRUSTED:

@@ -142,6 +142,19 @@ def test_a_run_that_cannot_be_used_ends_with_2_and_one_sentence(
     assert error.startswith("tertium: ")
 
 
+def test_a_folder_that_has_evidence_is_not_mixed_with_another_audits(
+    lied: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "evidence"
+    assert main(["audit", str(lied), "--evidence", str(folder)]) == 1
+    before = {path: path.read_bytes() for path in folder.iterdir()}
+    assert main(["audit", str(lied), "--evidence", str(folder)]) == 2
+    assert "holds evidence of another audit: name a new folder" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in folder.iterdir()} == before
+    assert main(["audit", str(lied), "--evidence", str(lied / "charter.toml")]) == 2
+    assert "cannot be looked into: not a directory" in capsys.readouterr().err.lower()
+
+
 def test_evidence_that_cannot_be_read_ends_with_2(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["evidence", "verify", str(run / "none"), "--charter", str(run / "charter.toml")]) == 2
     assert "cannot be read" in capsys.readouterr().err

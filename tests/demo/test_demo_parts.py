@@ -13,13 +13,14 @@ from tertium.cli.demos import folder as folders
 from tertium.cli.demos.launcher import Line, command
 from tertium.cli.demos.picture import draw
 from tertium.cli.demos.recipes import RECIPES, TOY_INPUTS, TOY_TARGETS, Recipe, in_trust, population
-from tertium.cli.demos.screen import Panes, Plain, Quiet, printable
+from tertium.cli.demos.screen import Panes, Plain, Quiet
 from tertium.cli.trust import trust
 from tertium.crypto.identity import Identity
 from tertium.protocol import charter as charters
 from tertium.protocol.charter import Role
 from tertium.protocol.progress import Opened, RoundClosed, RoundDone, Said, Scored, Started, TrainedLocally
 from tertium.protocol.site import load_site
+from tertium.protocol.text import printable
 from tertium.protocol.training import Score
 
 
