@@ -14,6 +14,8 @@ from ..protocol.charter import Mode, SchemeName
 from ..protocol.errors import CharterError
 
 _OWN = {mode.value: mode for mode in Mode if mode is not Mode.SHARED}
+_OF_ONE = frozenset({Mode.TRUSTED.value, Mode.MASKED.value, Mode.PLAIN.value})
+"""Modes whose scheme would count the model owner, too, in what it says of so many holders."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,8 @@ def trust(name: str, workers: int | None = None, threshold: int | None = None) -
         fewest = scheme(name, None, None)
         owners = fewest.seats.count(Seat.MODEL_OWNER)
         empty = 1 if Seat.SECURE_WORKER not in fewest.seats else 0
+        if workers not in (None, 1) and name in _OF_ONE:
+            raise CharterError(f"mode {name} has one secure worker, not {workers}")
         holders = None if workers is None else workers + owners - empty
         made = scheme(name, holders, threshold)
     except UnknownScheme:

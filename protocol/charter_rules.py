@@ -262,8 +262,8 @@ class Charter(_Line, frozen=True, forbid_unknown_fields=True, dict=True):
         if self.rules.minimum_cohort < limits.SAFE_COHORT:
             why = self.rules.unsafe_small_cohort or self.rules.unsafe_plain
             lines.append(
-                f"UNSAFE: a release may hold only {plural(self.rules.minimum_cohort, 'contribution')}, so a contributor "
-                f"can work out another's update, because: {why}"
+                f"UNSAFE: a release may hold only {plural(self.rules.minimum_cohort, 'contribution')}, "
+                f"so a contributor can work out another's update, because: {why}"
             )
         return tuple(lines)
 

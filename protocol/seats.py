@@ -50,10 +50,6 @@ def scheme_of(charter: Charter) -> Scheme:
         raise CharterError(f"rules.scheme: mode {rules.mode.value} runs the scheme {wanted}, not {named.name}")
     if wanted is None and named.name in _OF_MODE.values():
         raise CharterError(f"rules.mode: the scheme {named.name} has a mode of its own, {named.name}")
-    if rules.mode in (Mode.MASKED, Mode.TRUSTED) and workers != 1:
-        raise CharterError(
-            f"rules.mode: mode {rules.mode.value} has one secure worker, and the charter lists {workers}"
-        )
     owners = 1 if rules.mode in (Mode.MASKED, Mode.PLAIN) else 0
     holders = 1 if rules.mode is Mode.PLAIN else workers + owners
     try:

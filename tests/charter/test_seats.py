@@ -186,11 +186,6 @@ def test_other_numbers_of_secure_workers_are_refused(charter: Any, mode: Mode, w
     refused(charter(mode, workers), f"rules.scheme: {why}")
 
 
-@pytest.mark.parametrize("mode", [Mode.TRUSTED, Mode.MASKED])
-def test_a_mode_with_one_secure_worker_says_so_and_counts_no_holders(charter: Any, mode: Mode) -> None:
-    refused(charter(mode, 3), f"rules.mode: mode {mode.value} has one secure worker, and the charter lists 3")
-
-
 @pytest.mark.parametrize(("mode", "workers"), [(Mode.ADDITIVE, 2), (Mode.ADDITIVE, 16), (Mode.SHARED, 3)])
 def test_several_secure_workers_hold_in_the_order_of_the_charter(charter: Any, mode: Mode, workers: int) -> None:
     seats = Seats(charter(mode, workers))

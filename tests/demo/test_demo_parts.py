@@ -156,7 +156,9 @@ def test_refusals_are_one_sentence(
     assert "has 3 to 8 holder(s), not 2" in refused(capfd, "toy", "--mode", "shamir", "--secure-workers", "2")
     assert "there is no mode 'magic': known are additive" in refused(capfd, "toy", "--mode", "magic")
     assert "the scheme dummy hides nothing" in refused(capfd, "toy", "--mode", "dummy")
-    assert "has 1 holder(s), not 2" in refused(capfd, "toy", "--secure-workers", "2")
+    for mode in ("trusted", "masked", "plain"):
+        sentence = refused(capfd, "toy", "--mode", mode, "--secure-workers", "3")
+        assert f"mode {mode} has one secure worker, not 3" in sentence
     assert "has 2 to 16 holder(s), not 1" in refused(capfd, "toy", "--mode", "additive", "--secure-workers", "1")
     assert "has 3 holder(s), not 2" in refused(capfd, "toy", "--mode", "replicated", "--secure-workers", "2")
     assert "--secure-workers" in refused(capfd, "toy", "--secure-workers", "0")
