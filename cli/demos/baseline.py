@@ -23,6 +23,7 @@ from ...learning.registry import load_task
 from ...learning.task import LocalUpdate, ServerOptimiser
 from ...protocol.site import OwnerPlan
 from ...protocol.training import Score
+from .. import spare_the_end
 from ..errors import MISUSE, OK
 from .recipes import Act, Recipe
 
@@ -133,6 +134,7 @@ def answer(question: Question) -> Answer:
 
 def main() -> int:
     """Answer the question on standard input."""
+    spare_the_end()
     with contextlib.suppress(OSError):
         os.nice(_NICE)
     line = sys.stdin.buffer.readline()

@@ -17,7 +17,9 @@ from tertium.learning.numpy_task import NumpyTask, NumpyTrainer
 from tertium.protocol.charter import Role
 from tertium.protocol.site import OwnerPlan
 
-FAULTS = ("noise", "quit", "slow")
+FAULTS = ("noise", "paced", "quit")
+PACE = 0.25
+"""Seconds that a paced training waits first."""
 
 
 class Faulty(NumpyTask):
@@ -39,8 +41,8 @@ def _wrap(task: Faulty, trainer: NumpyTrainer) -> NumpyTrainer:
     def faulty(*arguments: Any) -> Any:
         if task.fault == "quit":
             os._exit(7)
-        if task.fault == "slow":
-            time.sleep(60)
+        if task.fault == "paced":
+            time.sleep(PACE)
         return train(*arguments)
 
     trainer.train = faulty  # type: ignore[method-assign]
@@ -93,6 +95,7 @@ def numbers(faults: dict[str, str], acts: int) -> Recipe:
 @click.option("--mode", default="trusted")
 @click.option("--secure-workers", type=int)
 @click.option("--notice", type=float)
+@click.option("--orderly", type=float)
 @click.option("--acts", type=int, default=1)
 @click.option("--fault", "faults", type=(str, click.Choice(FAULTS)), multiple=True)
 def main(
@@ -103,12 +106,15 @@ def main(
     mode: str,
     secure_workers: int | None,
     notice: float | None,
+    orderly: float | None,
     acts: int,
     faults: tuple[tuple[str, str], ...],
 ) -> int:
     """Play the numbers demo."""
     if notice is not None:
         launcher.NOTICE = notice
+    if orderly is not None:
+        launcher._ORDERLY = orderly
     trusted = trust(mode, secure_workers)
     return play(numbers(dict(faults), acts), trusted, rounds=rounds, seed=seed, out=out, as_json=as_json, verbose=False)
 

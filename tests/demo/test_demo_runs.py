@@ -1,10 +1,12 @@
 """The real demos, short: what they learn, what the folder holds, and that one seed gives one model in every mode."""
 
 import json
+import os
 import re
 import sys
 from collections.abc import Callable
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,10 +20,16 @@ pytestmark = [
     pytest.mark.xdist_group("demo"),
 ]
 TERTIUM = (sys.executable, "-m", "tertium", "demo")
+TOY_NUMBERS = (sys.executable, str(Path(__file__).parent / "toy_numbers.py"))
+LONG = os.environ.get("TERTIUM_LONG") == "1"
 
 
-def test_toy_is_three_acts(demo: Callable[..., Any]) -> None:
-    run = demo(TERTIUM, "toy")
+@pytest.mark.parametrize(
+    "program", [TOY_NUMBERS, *([(*TERTIUM, "toy")] if LONG else [])], ids=lambda words: Path(words[-1]).name
+)
+def test_toy_is_three_acts(demo: Callable[..., Any], program: tuple[str, ...]) -> None:
+    """Without torch, which 17 processes would load in turn; with `make long` as a person runs it."""
+    run = demo(program)
     assert run.wait(within=150) == 0, run.err
     places = [run.out.index(f"act {number}: ") for number in ("one", "two", "three")]
     assert places == sorted(places)

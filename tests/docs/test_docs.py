@@ -20,7 +20,8 @@ ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")] + sorted(
     (ROOT / "docs").rglob("*.md")
 )
-DEADLINE = 100.0
+DEADLINE = 280.0
+"""Seconds for all commands of the README, of which five start torch, on a machine that does four times as much."""
 
 
 def text(path: Path) -> str:
@@ -62,7 +63,7 @@ def tables(*arguments: str) -> "subprocess.CompletedProcess[str]":
         [sys.executable, str(ROOT / "docs" / "tables.py"), *arguments],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=110,
         check=False,
     )
 
@@ -150,6 +151,7 @@ def free_ports(count: int) -> list[int]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(DEADLINE + 20)
 def test_the_commands_for_real_hosts_run_as_written(tmp_path: Path) -> None:
     readme = text(ROOT / "README.md")
     section = readme[readme.index("## Real hosts") : readme.index("## Layout")]

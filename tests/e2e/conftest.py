@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -23,6 +24,7 @@ from tertium.protocol.site import OwnerPlan
 from tertium.protocol.training import UpdateKind
 
 sys.path.insert(0, str(Path(__file__).parent))  # importlib mode puts no folder of tests there
+from forks import Forked, Forks, run
 from killing import DATA_OWNERS, SCORER, Killable, Oracle
 
 OWNER, THIRD = "owner", "third"
@@ -91,24 +93,23 @@ class Place:
     identities: dict[str, Identity]
     roles: dict[str, Role]
     relays: list[Relay] = field(default_factory=list)
-    processes: dict[str, subprocess.Popen] = field(default_factory=dict)
+    processes: dict[str, subprocess.Popen | Forked] = field(default_factory=dict)
+    forks: Forks | None = None
+    """What its processes are forked from; where there is none, each is started from nothing."""
 
     @property
     def recorded(self) -> bytes:
         return b"".join(bytes(relay.recorded) for relay in self.relays)
 
-    def start(self, name: str, *extra: str, wrapper: str | None = None) -> subprocess.Popen:
+    def start(self, name: str, *extra: str, wrapper: str | None = None) -> subprocess.Popen | Forked:
         """Start a party's process by its public command, or by a program that ends in that command."""
         command = [COMMANDS[self.roles[name]], "run", "--party", str(self.root / name)]
         command += ["--charter", str(self.root / "charter.toml"), *extra]
         if self.roles[name] is Role.SECURE_WORKER and "--once" not in extra:
             command.append("--once")
         program = wrapper or "import sys; from tertium.cli import main; sys.exit(main(sys.argv[1:]))"
-        with (self.root / f"{name}.out").open("wb") as out, (self.root / f"{name}.err").open("wb") as err:
-            process = subprocess.Popen(
-                [sys.executable, "-c", program, *command], stdout=out, stderr=err, start_new_session=True
-            )
-        self.processes[name] = process
+        files = (self.root / f"{name}.out", self.root / f"{name}.err")
+        self.processes[name] = process = run(self.forks, program, command, *files, os.environ)
         return process
 
     def start_all(self, **extra: str) -> None:
@@ -146,8 +147,15 @@ class Place:
             relay.close()
 
 
+@pytest.fixture(scope="session")
+def forks() -> Iterator[Forks]:
+    made = Forks()
+    yield made
+    made.close()
+
+
 @pytest.fixture
-def found(tmp_path):
+def found(tmp_path, forks):
     """Return a maker of federations on disk; everything it starts is stopped."""
     places: list[Place] = []
 
@@ -165,6 +173,7 @@ def found(tmp_path):
         scheme: str = "trusted",
         threshold: int | None = None,
         workers: tuple[str, ...] = (THIRD,),
+        fresh: bool = False,
     ) -> Place:
         root = folder or tmp_path
         scorers = evaluators or {}
@@ -222,7 +231,7 @@ def found(tmp_path):
             if name in bound:
                 site["listen"] = dict(zip(("control", "bulk"), bound[name], strict=True))
             (place / "site.toml").write_text(tomli_w.dumps(site))
-        place = Place(root, charter, identities, roles, relays)
+        place = Place(root, charter, identities, roles, relays, forks=None if fresh else forks)
         places.append(place)
         return place
 

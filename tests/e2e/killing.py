@@ -11,7 +11,6 @@ import os
 import signal
 import sqlite3
 import subprocess
-import sys
 import time
 from dataclasses import dataclass, field
 from itertools import combinations
@@ -20,6 +19,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+from forks import Forked, run
 from tertium.crypto.identity import verify
 from tertium.crypto.labels import Label, digest
 from tertium.learning.task import ServerOptimiser, Task
@@ -65,7 +65,7 @@ class Life:
     name: str
     number: int
     folder: Path
-    process: subprocess.Popen
+    process: subprocess.Popen | Forked
     begun: float
     plan: list[Step]
     ended: float | None = None
@@ -120,25 +120,9 @@ class Killable:
         if role is Role.MODEL_OWNER:
             command.append("--resume")
         number = len(self.lives.setdefault(name, []))
-        files = [(root / f"{name}.{number}.{end}").open("wb") for end in ("out", "err")]
-        with files[0] as out, files[1] as err:
-            process = subprocess.Popen(
-                [
-                    sys.executable,
-                    "-c",
-                    PROGRAM,
-                    json.dumps(plan or []),
-                    str(root / f"{name}.{number}.places"),
-                    *command,
-                ],
-                stdout=out,
-                stderr=err,
-                start_new_session=True,
-                env={
-                    **os.environ,
-                    "PYTHONPATH": search_path(),
-                },
-            )
+        files = (root / f"{name}.{number}.out", root / f"{name}.{number}.err")
+        words = (json.dumps(plan or []), str(root / f"{name}.{number}.places"), *command)
+        process = run(self.place.forks, PROGRAM, words, *files, {**os.environ, "PYTHONPATH": search_path()})
         life = Life(name, number, root, process, time.monotonic(), list(plan or []))
         self.lives[name].append(life)
         return life

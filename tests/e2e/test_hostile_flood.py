@@ -107,6 +107,7 @@ def test_a_flood_costs_the_secure_worker_little_memory_and_the_honest_no_round(
         tasks,
         {"task": "planted", "rounds": ROUNDS, "kind": "delta", "entry": planted_of(3)},
         deadlines=Deadlines(join=60, upload=40, close=20, release=20, statement=10),
+        fresh=True,
     )
     switch = tmp_path / "switch"
     switch.touch()

@@ -63,6 +63,7 @@ class Watched:
             mode=mode,
             scheme=scheme,
             workers=self.workers,
+            fresh=True,
         )
         assert place.charter.plan.values == PLANS[0].values
         self.root = root

@@ -17,6 +17,8 @@ from pathlib import Path
 
 import pytest
 import tomli_w
+from killing import search_path
+from tertium.cli import main
 
 IP = shutil.which("ip") or next((at for at in ("/sbin/ip", "/usr/sbin/ip") if Path(at).exists()), None)
 HOSTS = {
@@ -94,6 +96,11 @@ class Hosts:
 
     def command(self, name: str, *words: object) -> list[str]:
         return [str(IP), "netns", "exec", self.space(name), sys.executable, "-c", PROGRAM, *map(str, words)]
+
+    def do_here(self, *words: object) -> None:
+        """Run a command that touches no network, in this process, with the parties' folders at hand."""
+        with contextlib.chdir(self.root):
+            assert main(list(map(str, words))) == 0, words
 
     def do(self, name: str, *words: object, status: int | None = 0) -> str:
         """Run a command of tertium on a party's host, to its end."""
@@ -179,18 +186,22 @@ def hosts(tmp_path: Path):
     assert made.mark not in left
 
 
-def found(hosts: Hosts, *, rounds: int, parameters: int = 100_000) -> None:
-    """Make keys, site files and the charter the way three organisations would: each on its own host."""
+def found(hosts: Hosts, *, rounds: int, parameters: int = 100_000, pause: float = 0.0) -> None:
+    """Make keys, site files and the charter the way three organisations would: each on its own host.
+
+    Where trainings take a `pause` in seconds it is about later, and all of it is made in this process.
+    """
+    do = (lambda _, *words: hosts.do_here(*words)) if pause else hosts.do
     for name, address in HOSTS.items():
         at = [f"--{lane}=tcp://{address}:{port}" for lane, port in (("control", CONTROL), ("bulk", BULK))]
         words = ("keygen", name, "--role", ROLE.get(name, "data_owner"), "--out", name)
-        hosts.do(name, *words, *(at if name in ROLE else ()))
+        do(name, *words, *(at if name in ROLE else ()))
         if name == "third":
             continue
-        entry = {
-            "factory": "tertium.learning.numpy_task:Planted",
-            "options": {"parameters": parameters, "pattern": 1e-4},
-        }
+        options = {"parameters": parameters, "pattern": 1e-4}
+        entry: dict[str, object] = {"factory": "tertium.learning.numpy_task:Planted", "options": options}
+        if pause:
+            entry = {"factory": "victim:PacedPlanted", "options": {**options, "pause": pause}}
         site: dict[str, object] = {"tasks": {"big": entry}}
         if name == "owner":
             site["owner"] = {"task": "big", "rounds": rounds, "metrics": []}
@@ -198,7 +209,7 @@ def found(hosts: Hosts, *, rounds: int, parameters: int = 100_000) -> None:
     cards = [word for name in HOSTS for word in ("--party", f"{name}/public.toml")]
     new = ("charter", "new", "--federation", "hosts", "--minimum-cohort", 3, "--deadline", "join=40")
     # a party that vanishes between its contribution and its signature is waited for as long as `statement` says
-    hosts.do(
+    do(
         "owner",
         *new,
         "--deadline",
@@ -212,7 +223,7 @@ def found(hosts: Hosts, *, rounds: int, parameters: int = 100_000) -> None:
         "charter.toml",
     )
     for name in HOSTS:
-        hosts.do(name, "charter", "sign", "charter.toml", "--as", name)
+        do(name, "charter", "sign", "charter.toml", "--as", name)
 
 
 def doctor(hosts: Hosts, name: str) -> dict[str, str]:
@@ -258,9 +269,10 @@ def test_a_federation_across_hosts_trains_and_its_sites_open_no_port(hosts: Host
 
 
 @pytest.mark.slow
-def test_a_pulled_cable_is_noticed_and_the_others_go_on(hosts: Hosts) -> None:
+def test_a_pulled_cable_is_noticed_and_the_others_go_on(hosts: Hosts, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody hears of this end: no reset, no goodbye, only silence."""
-    found(hosts, rounds=100_000, parameters=1000)
+    monkeypatch.setenv("PYTHONPATH", search_path())
+    found(hosts, rounds=100_000, parameters=1000, pause=0.5)
     for name in HOSTS:
         hosts.start(name)
     hosts.wait_for("owner", "round 3: asking")

@@ -34,7 +34,7 @@ def federation(found, regression_of, **more):
 
 
 def test_a_federation_of_processes_trains_and_ends(found, regression_of):
-    place = federation(found, regression_of, evaluators={"tester": regression_of("tester")})
+    place = federation(found, regression_of, evaluators={"tester": regression_of("tester")}, fresh=True)
     place.start_all()
     assert place.wait_all() == dict.fromkeys(place.processes, 0)
     assert (place.root / "owner" / "state" / "model.safetensors").exists() or list(
@@ -72,7 +72,7 @@ def test_no_party_unpickles_and_the_secure_worker_has_no_torch(found, planted_of
         "charlie": {**toy, "options": {"rows": [0, 3]}},
     }
     owner = {"task": "toy", "rounds": 2, "batch_size": 0, "entry": {**toy, "options": {"test": True}}}
-    place = found(tasks, owner)
+    place = found(tasks, owner, fresh=True)
     place.start_all(wrapper=WATCHED)
     place.wait_for("third", "round 1: asking")
     maps = Path(f"/proc/{place.processes['third'].pid}/maps").read_text()
@@ -130,7 +130,7 @@ def test_a_stopped_party_ends_in_order_and_the_others_say_who_it_was(found, regr
 
 
 def test_a_launcher_that_dies_takes_its_party_along(found, regression_of):
-    place = federation(found, regression_of)
+    place = federation(found, regression_of, fresh=True)
     read, write = os.pipe()
     saved = os.dup(0)
     os.dup2(read, 0)
@@ -147,7 +147,7 @@ def test_a_launcher_that_dies_takes_its_party_along(found, regression_of):
 
 def test_the_secure_worker_loads_nothing_that_would_make_it_slow_to_start(found, regression_of):
     """How fast it is stands in docs/performance.md; this guards the imports that decide it."""
-    place = federation(found, regression_of)
+    place = federation(found, regression_of, fresh=True)
     program = (
         "import sys; from tertium.cli import main; from tertium.cli import running, secure_worker;"
         "bad = [m for m in ('torch', 'rich', 'matplotlib', 'sklearn', 'tertium.learning') if m in sys.modules];"
@@ -170,7 +170,8 @@ def test_import_of_the_secure_worker_loads_no_torch():
 def test_a_party_that_is_stopped_while_others_train_with_torch_aborts_nobody(found):
     digits = {"factory": "tertium.learning.tasks.digits:Digits"}
     entry = {**digits, "options": {"digits": [], "test": True}}
-    place = found(dict.fromkeys(OWNERS, digits), {"task": "digits", "rounds": 50, "batches": 9000, "entry": entry})
+    owner = {"task": "digits", "rounds": 50, "batches": 9000, "entry": entry}
+    place = found(dict.fromkeys(OWNERS, digits), owner, fresh=True)
     place.start_all()
     for name in OWNERS:
         place.wait_for(name, "round 1: model of", 60)

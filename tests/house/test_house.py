@@ -38,6 +38,15 @@ def packages() -> set[str]:
     return found
 
 
+def test_tests_of_a_group_run_in_one_process(request):
+    """pytest-xdist adds its group to a test's name; where that has no effect, each repeats what they were to share."""
+    if not getattr(request.config.option, "loadgroup", False):
+        pytest.skip("there are groups with --dist loadgroup only")
+    grouped = {item.nodeid: item.get_closest_marker("xdist_group") for item in request.session.items}
+    alone = [name for name, group in grouped.items() if group is not None and not name.endswith(f"@{group.args[0]}")]
+    assert not alone, f"this pytest ignores groups; install what constraints.txt names: {alone[:3]}"
+
+
 def test_pyproject_names_every_package():
     assert set(PROJECT["tool"]["setuptools"]["packages"]) == packages()
 

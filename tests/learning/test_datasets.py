@@ -4,6 +4,8 @@ import gzip
 import hashlib
 import http.server
 import struct
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -109,6 +111,30 @@ def test_the_embedded_digits_split_the_same_everywhere():
     assert set(split.train.only([4, 5]).labels.tolist()) == {4, 5}
     assert len(split.train.only([])) == 0
     assert "inputs" not in repr(split.test)
+
+
+def test_the_file_holds_what_scikit_learns_own_loader_returns(monkeypatch):
+    read = datasets._digits_of_file()
+    loaded = datasets._digits_of_loader()
+    assert read is not None
+    assert all(np.array_equal(ours, theirs) for ours, theirs in zip(read, loaded, strict=True))
+    split = embedded_digits()
+    # Another release may have it elsewhere, or another file: then its loader is asked.
+    for name, value in (("DIGITS_FILE", Path("nowhere")), ("DIGITS_SHA256", "00" * 32)):
+        with monkeypatch.context() as changed:
+            changed.setattr(datasets, name, value)
+            assert datasets._digits_of_file() is None
+            again = embedded_digits()
+            assert np.array_equal(again.train.inputs, split.train.inputs)
+            assert np.array_equal(again.test.labels, split.test.labels)
+
+
+def test_the_digits_are_read_without_importing_scikit_learn():
+    code = (
+        "import sys; from tertium.learning.datasets import embedded_digits; assert len(embedded_digits().test) == 359; "
+        "assert 'sklearn.datasets' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 
 
 @needs_mnist

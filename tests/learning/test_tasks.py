@@ -180,6 +180,7 @@ def test_an_operators_own_module_may_fail_in_any_way(tmp_path, monkeypatch, body
 
 
 def test_a_missing_extra_says_what_to_install(monkeypatch):
-    monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
+    for module in ("sklearn", "sklearn.datasets"):
+        monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(SiteFileError, match=r"pip install 'tertium\[demo\]'"):
         Digits().trainer()

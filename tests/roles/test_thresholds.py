@@ -189,7 +189,7 @@ def test_two_deaths_of_2_of_4_before_the_set_is_signed_are_too_many(make: Maker)
 
 
 def test_who_comes_back_is_asked_again_in_the_next_round(make: Maker, plain_sum: Any) -> None:
-    run = committee(make, 2, 4, rounds=40)
+    run = committee(make, 2, 4, rounds=10)
     at(run, "second", Phase.COLLECTING)
     run.restart("second", after=limits.ABSENCE + 0.5)
     asked: list[tuple[str, ...]] = []
@@ -203,8 +203,8 @@ def test_who_comes_back_is_asked_again_in_the_next_round(make: Maker, plain_sum:
     run.run(until=watch)
     assert asked == [("second",), ()]
     assert set(run.errors.values()) == {None}
-    assert run.statement(40, "second").contributors == NAMES
-    np.testing.assert_array_equal(run.machines["owner"].total, plain_sum(run, 40, NAMES))
+    assert run.statement(10, "second").contributors == NAMES
+    np.testing.assert_array_equal(run.machines["owner"].total, plain_sum(run, 10, NAMES))
 
 
 def test_one_that_was_silent_is_asked_again_once_it_comes_back(make: Maker, plain_sum: Any) -> None:

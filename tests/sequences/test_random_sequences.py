@@ -1,5 +1,6 @@
 """Random message sequences against the real machines: the model owner gets aggregates and nothing else."""
 
+import os
 import subprocess
 import sys
 from collections import Counter
@@ -10,8 +11,8 @@ import sequence_run
 from sequence_run import RUN, Outcome, Run, legal_pairs
 from sequence_world import Broken
 
-RUNS = 80
-"""Runs of `RUN` sequences each, about 25 s of one core; `make torture` plays 10,000."""
+RUNS = 80 if os.environ.get("TERTIUM_LONG") == "1" else 40
+"""Runs of `RUN` sequences each, 80 with `make long`; `make torture` plays 10,000. Thirty try every pair."""
 
 
 # One process plays them, for both tests that look at what came of it.

@@ -1,6 +1,6 @@
 """The watch goes red for each guard that is taken away: else the sequences would prove nothing.
 
-Two mutants are found only after thousands of sequences: `make mutants`, with TERTIUM_MUTANTS set, looks for them too.
+Three mutants are found only after thousands of sequences: `make mutants`, with TERTIUM_MUTANTS set, looks for them too.
 """
 
 import os
@@ -14,10 +14,12 @@ from sequence_world import Broken, Setting, World, people
 from tertium.protocol.charter import Role
 from tertium.protocol.messages import Message, Ready
 from tertium.simulation.federation import THIRD
-from test_random_sequences import RUNS
 
+RUNS = 80
+"""Runs of `RUN` sequences in which a mutant has to be found; play ends with the first that does."""
 ALL = bool(os.environ.get("TERTIUM_MUTANTS"))
 SELDOM = (
+    "the secure worker has a gate that remembers nothing",
     "the secure worker does not verify heads",
     "a data owner sends what training came to, whatever it sent before",
 )

@@ -53,5 +53,5 @@ def test_traces_do_not_depend_on_how_a_process_hashes(tmp_path: Path) -> None:
 
 
 def test_other_seeds_have_other_traces(tmp_path: Path) -> None:
-    traces = [hashlib.sha256(repr(play(seed, tmp_path).trace).encode()).digest() for seed in range(12)]
+    traces = [hashlib.sha256(repr(play(seed, tmp_path).trace).encode()).digest() for seed in range(6)]
     assert len(set(traces)) == len(traces)
