@@ -6,7 +6,7 @@ runs in mode `shared`.
 
 from dataclasses import dataclass
 
-from ..crypto.errors import UnknownScheme
+from ..crypto.errors import UnknownScheme, WrongHolders
 from ..crypto.sharing.base import Scheme, Seat
 from ..crypto.sharing.naming import scheme_digest
 from ..crypto.sharing.registry import names, scheme
@@ -41,14 +41,15 @@ def trust(name: str, workers: int | None = None, threshold: int | None = None) -
     """Return what a name stands for, with so many secure workers, by default the fewest.
 
     Raises:
-        CharterError: there is no such mode or scheme, or not with so many.
+        CharterError: there is no such mode or scheme.
+        WrongHolders: not with so many, or not with this threshold.
     """
     try:
         fewest = scheme(name, None, None)
         owners = fewest.seats.count(Seat.MODEL_OWNER)
         empty = 1 if Seat.SECURE_WORKER not in fewest.seats else 0
         if workers not in (None, 1) and name in _OF_ONE:
-            raise CharterError(f"mode {name} has one secure worker, not {workers}")
+            raise WrongHolders(f"mode {name} has one secure worker, not {workers}")
         holders = None if workers is None else workers + owners - empty
         made = scheme(name, holders, threshold)
     except UnknownScheme:

@@ -43,7 +43,7 @@ def test_a_federation_of_processes_trains_and_ends(found, regression_of):
     text = place.out("owner")
     assert "round 3: aggregate of 3 applied" in text
     assert "UNSAFE" not in text
-    assert "session over after 3 round(s)" in place.out("tester")
+    assert "session over after 3 rounds" in place.out("tester")
     records = place.root / "owner" / "state" / "records"
     assert sorted(path.name for path in records.glob("*.record")) == [f"round-{n:06d}.third.record" for n in (1, 2, 3)]
     assert sorted(path.name[:12] for path in records.glob("*.check")) == [f"round-{n:06d}" for n in (1, 2, 3)]
