@@ -25,17 +25,18 @@ demo: $(VENV)/demo.stamp
 	$(BIN)/tertium demo digits $(ARGS)
 
 test: $(VENV)/dev.stamp
-	$(BIN)/python -m pytest -n 3 --dist loadgroup $(ARGS)
+	$(BIN)/python -m pytest -n 4 --dist loadgroup $(ARGS)
 
 mutants: $(VENV)/dev.stamp
 	TERTIUM_MUTANTS=1 $(BIN)/python -m pytest -n 3 tests/mutants tests/sequences/test_sequence_mutants.py $(ARGS)
 
 long: $(VENV)/dev.stamp
-	$(BIN)/python -m tertium.simulation.torture --seeds 100:500 --jobs 2
+	$(BIN)/python -m tertium.simulation.torture --seeds 60:500 --jobs 2
 	$(BIN)/python -m tertium.simulation.torture --seeds 8:20 --jobs 2 --family "hostile model owner with an accomplice"
 	TERTIUM_LONG=1 $(BIN)/python -m pytest -n 3 tests/simulation/test_crash_points.py -k in_any_mode $(ARGS)
 	TERTIUM_LONG=1 $(BIN)/python -m pytest -n 3 --dist loadgroup tests/sequences/test_random_sequences.py \
-		tests/roles/test_stopped_owner.py tests/demo/test_demo_runs.py $(ARGS)
+		tests/roles/test_stopped_owner.py tests/demo/test_demo_runs.py tests/demo/test_demo_mnist.py \
+		tests/docs/test_own_task.py $(ARGS)
 
 notebook: $(VENV)/dev.stamp
 	TERTIUM_NOTEBOOK=1 $(BIN)/python -m pytest tests/notebook/test_tutorial_notebook.py $(ARGS)

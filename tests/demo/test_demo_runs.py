@@ -60,8 +60,9 @@ def test_toy_is_three_acts(demo: Callable[..., Any], program: tuple[str, ...]) -
 
 
 def test_digits_with_one_seed_give_one_model_among_several_secure_workers_too(demo: Callable[..., Any]) -> None:
+    """The second, with `make long`: that the mode changes no model is shown without torch in `test_demo_processes`."""
     models, learned = [], []
-    for mode in ((), ("--mode", "additive", "--secure-workers", "2")):
+    for mode in ((), *([("--mode", "additive", "--secure-workers", "2")] if LONG else [])):
         run = demo(TERTIUM, "digits", "--rounds", "3", "--seed", "1", "--json", *mode)
         assert run.wait(within=120) == 0, run.err
         assert run.err == ""
@@ -71,5 +72,4 @@ def test_digits_with_one_seed_give_one_model_among_several_secure_workers_too(de
         learned.append((summary["accuracy"], summary["loss"], summary["centralised"]))
         assert "digits 0-3" in run.log("alice")
         assert run.gone()
-    assert models[0] == models[1]
-    assert learned[0] == learned[1]
+    assert len(set(models)) == len(set(learned)) == 1

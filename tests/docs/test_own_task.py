@@ -21,6 +21,7 @@ from tertium.simulation.federation import Federation
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLE = ROOT / "examples" / "own_task"
+LONG = os.environ.get("TERTIUM_LONG") == "1"
 DEADLINE = 280.0
 """Seconds for a program, or for a script that starts torch four times, on a machine that does four times as much."""
 
@@ -118,6 +119,7 @@ def first_of_four_free_ports() -> int:
 
 @pytest.mark.slow
 @pytest.mark.timeout(DEADLINE + 20)
+@pytest.mark.skipif(not LONG, reason="set TERTIUM_LONG=1, or run make long")
 def test_the_script_runs_five_processes(tmp_path: Path) -> None:
     pytest.importorskip("torch")
     environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
