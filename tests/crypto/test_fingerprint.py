@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tertium.crypto.errors import BadSeed
 from tertium.crypto.fingerprint import (
@@ -108,6 +108,7 @@ def test_the_challenge_hangs_on_everything_that_is_fixed_and_on_every_nonce() ->
 
 
 @given(st.integers(1, 70), st.integers(0, MODULUS - 1))
+@settings(max_examples=30)
 def test_masks_cancel_in_the_sum_and_nowhere_else(count: int, value: int) -> None:
     names = [f"n{number:03}" for number in range(count)]
     seeds = {(one, other): os.urandom(32) for one in names for other in neighbours(names, one) if one < other}

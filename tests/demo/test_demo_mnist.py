@@ -38,7 +38,7 @@ COUNTS = (5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949)
 OWNERS = {"alice": (0, 1, 2, 3), "bob": (4, 5, 6), "charlie": (7, 8, 9)}
 GROUPS = [Group(name, digits, share) for (name, digits), share in zip(OWNERS.items(), (0.4, 0.3, 0.3), strict=True)]
 LONG = os.environ.get("TERTIUM_LONG") == "1"
-ROUNDS, SEED = 11 if LONG else 4, 1
+ROUNDS, SEED = 11, 1
 TESTED = 1000
 """Test images of the run: scoring all 10,000 eight times would cost more than the eleven rounds."""
 
@@ -318,10 +318,11 @@ def cut(tmp_path: Path) -> Path:
 
 
 @pytest.mark.skipif(any(find_spec(name) is None for name in ("torch", "matplotlib")), reason="needs torch")
+@pytest.mark.skipif(not LONG, reason="set TERTIUM_LONG=1, or run make long")
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.xdist_group("demo")
-def test_rounds_are_those_of_one_plain_process(
+def test_eleven_rounds_are_those_of_one_plain_process(
     demo: Callable[..., Any], cut: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.syspath_prepend(str(ROOT))
@@ -359,5 +360,4 @@ def test_rounds_are_those_of_one_plain_process(
     for name, value in expected.weights.items():
         np.testing.assert_allclose(trained[name], value.numpy(), rtol=0, atol=1e-4, err_msg=name)
     assert abs(rows[ROUNDS, FEDERATED]["accuracy"] - expected.accuracy) <= 0.002
-    if LONG:
-        assert rows[ROUNDS, FEDERATED]["accuracy"] > 0.7
+    assert rows[ROUNDS, FEDERATED]["accuracy"] > 0.7

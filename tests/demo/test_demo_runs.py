@@ -72,4 +72,5 @@ def test_digits_with_one_seed_give_one_model_among_several_secure_workers_too(de
         learned.append((summary["accuracy"], summary["loss"], summary["centralised"]))
         assert "digits 0-3" in run.log("alice")
         assert run.gone()
-    assert len(set(models)) == len(set(learned)) == 1
+    assert all(each == models[0] for each in models)
+    assert all(each == learned[0] for each in learned)

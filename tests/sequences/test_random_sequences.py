@@ -11,7 +11,7 @@ import sequence_run
 from sequence_run import RUN, Outcome, Run, legal_pairs
 from sequence_world import Broken
 
-RUNS = 80 if os.environ.get("TERTIUM_LONG") == "1" else 40
+RUNS = 80 if os.environ.get("TERTIUM_LONG") == "1" else 30
 """Runs of `RUN` sequences each, 80 with `make long`; `make torture` plays 10,000. Thirty try every pair."""
 
 

@@ -1,6 +1,6 @@
 """The watch goes red for each guard that is taken away: else the sequences would prove nothing.
 
-Three mutants are found only after thousands of sequences: `make mutants`, with TERTIUM_MUTANTS set, looks for them too.
+Five mutants are found only after thousands of sequences: `make mutants`, with TERTIUM_MUTANTS set, looks for them too.
 """
 
 import os
@@ -22,6 +22,8 @@ SELDOM = (
     "the secure worker has a gate that remembers nothing",
     "the secure worker does not verify heads",
     "a data owner sends what training came to, whatever it sent before",
+    "the secure worker takes a question nobody signed",
+    "the secure worker releases below the minimum",
 )
 
 
