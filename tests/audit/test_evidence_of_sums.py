@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
+from liars import AltersTheTotal
 from tertium.audit import evidence
 from tertium.audit.addition import sum_of_totals, total_of_shares
 from tertium.audit.evidence import Bundle, Item
@@ -39,27 +40,11 @@ from tertium.protocol.messages import (
 from tertium.protocol.openings import Opening
 from tertium.protocol.seats import Seats
 from tertium.protocol.statements import sign
-from tertium.secure_worker.machine import SecureWorker
 
 Maker = Any
 THREE = ("alice", "bob", "carol")
 EVERY = 7
 """Of how many bytes one is altered where every change takes a dozen signatures."""
-
-
-class Lies(SecureWorker):
-    """Releases a total with another first word."""
-
-    def _settle_on(self, intake: Any, close: Any, now: float) -> None:
-        total = intake.total
-
-        def altered(names: Any) -> Any:
-            words = total(names)
-            words[0] ^= 1
-            return words
-
-        intake.total = altered
-        super()._settle_on(intake, close, now)
 
 
 def opened(make: Maker, mode: str, **more: Any) -> tuple[Any, Path]:
@@ -69,7 +54,7 @@ def opened(make: Maker, mode: str, **more: Any) -> tuple[Any, Path]:
 
 @pytest.fixture(scope="module")
 def lied(make_once: Maker) -> Path:
-    return opened(make_once, "trusted", machines={"first": Lies})[1]
+    return opened(make_once, "trusted", machines={"first": AltersTheTotal})[1]
 
 
 class Told:
@@ -248,7 +233,7 @@ def test_what_cannot_be_opened_again_is_said_and_no_file_is_left(lied: Path, tmp
 @pytest.mark.parametrize("mode", ["trusted", "masked"])
 def test_a_wrong_sum_of_which_no_total_is_opened_names_nobody(make: Maker, mode: str) -> None:
     """A contributor is among them only where the model owner, restarted, may have taken another share than it opens."""
-    _, folder = opened(make, mode, machines={"first": Lies})
+    _, folder = opened(make, mode, machines={"first": AltersTheTotal})
     shutil.rmtree(folder / "owner" / "state" / "openings")
     done = make.audit(folder)
     found = done.holds(Kind.WRONG_SUM, None)

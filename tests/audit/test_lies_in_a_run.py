@@ -4,6 +4,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from liars import AltersTheTotal
 from tertium.audit import evidence
 from tertium.audit.errors import NotShown
 from tertium.audit.report import Kind, Severity
@@ -194,31 +195,15 @@ def test_a_model_owner_that_keeps_one_update(make: Maker) -> None:
     assert [cell.text for cell in done.report.matrix[0].cells] == ["plaintext", "aggregate of 2", "aggregate of 2"]
 
 
-def alters_the_total(kind: type[SecureWorker]) -> type[SecureWorker]:
-    class Alters(kind):  # type: ignore[valid-type,misc]
-        def _collect(self, *args: Any) -> None:
-            super()._collect(*args)
-            total = self._intake.total
-
-            def altered(contributors: Any) -> Any:
-                found = total(contributors)
-                found[0] = (int(found[0]) + 1) % 1000
-                return found
-
-            self._intake.total = altered
-
-    return Alters
-
-
 def test_a_secure_worker_that_alters_a_sum_is_among_the_suspects(make: Maker) -> None:
-    done = make.audit(make.ran(machines={"first": alters_the_total(SecureWorker)}))
+    done = make.audit(make.ran(machines={"first": AltersTheTotal}))
     finding = done.holds(Kind.FAILED_SUM, None)
     assert finding.others[0] == "first"
     assert done.violations == [(Kind.FAILED_SUM, None)]
 
 
 def test_where_the_scheme_can_tell_it_is_named(make: Maker) -> None:
-    done = make.audit(make.ran("shamir 2 of 4", machines={"second": alters_the_total(SecureWorker)}))
+    done = make.audit(make.ran("shamir 2 of 4", machines={"second": AltersTheTotal}))
     finding = done.holds(Kind.CONTRADICTED_TOTAL, None)
     assert finding.others[:2] == ("second", "owner")
     assert done.violations == [(Kind.CONTRADICTED_TOTAL, None)]
