@@ -411,10 +411,13 @@ class Journal:
     def copy_to(self, path: Path) -> None:
         """Write everything, staged rows too, and copy the journal to a new file: for an auditor.
 
+        After a write that failed it is copied as that left it.
+
         Raises:
             JournalError: it cannot be written, or there is a file of that name.
         """
-        self.settle()
+        if not self._broken:
+            self.settle()
         with _reported(str(path), "cannot be written"):
             os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
             with contextlib.closing(sqlite3.connect(path)) as copy:

@@ -96,7 +96,8 @@ class FaultyJournal(Journal):
         plan = self.schedule.reach(f"write {name.name}", "write")
         full = self.schedule.reach(f"full {name.name}", "full")
         if full is not None:
-            self._full = True
+            # As a transaction that fails leaves it: what was staged with this write does not go in with the last words.
+            self._full = self._broken = True
             raise JournalError(f"the journal in memory cannot be written ({name.value}): database or disk is full")
         if plan is not None and plan.when == "before":
             raise Crash(plan)

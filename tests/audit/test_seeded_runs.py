@@ -20,14 +20,15 @@ from tertium.simulation.exported import export
 from tertium.simulation.scenario import draw
 from tertium.simulation.torture import play, scratch
 
-SEEDS = 600 if os.environ.get("TERTIUM_TORTURE") else 4
+SEEDS = tuple(range(600)) if os.environ.get("TERTIUM_TORTURE") else (0, 1, 2, 3, 326)
+"""In 326 a disk is full at a release, which then happens in the next attempt: the first is not to be in the file."""
 
 
-@pytest.mark.timeout(3600 if SEEDS > 100 else 120)
+@pytest.mark.timeout(3600 if len(SEEDS) > 100 else 120)
 def test_nobody_honest_is_accused(claimed: Callable[[Path], list[Any]]) -> None:
     honest = tried = 0
     with scratch() as folder:
-        for seed in range(SEEDS):
+        for seed in SEEDS:
             scenario = draw(seed)
             run = export(play(seed, folder, openings=folder / f"kept-{seed}"), folder / f"run-{seed}")
             with read_run(run) as given:
@@ -42,5 +43,5 @@ def test_nobody_honest_is_accused(claimed: Callable[[Path], list[Any]]) -> None:
                     tried += 1
                     with pytest.raises(Misbehaviour, match="that of the shares"):
                         evidence.verify(charter, bundle)
-    assert honest > SEEDS // 2
-    assert tried > SEEDS // 2
+    assert honest > len(SEEDS) // 2
+    assert tried > len(SEEDS) // 2

@@ -284,6 +284,8 @@ def test_a_write_that_fails_takes_its_entries_with_it(path: Path) -> None:
     for call in (ledger.settle, lambda: ledger.checkpoint(Identity.generate("third"))):
         with pytest.raises(JournalError, match="nothing is written after that"):
             call()
+    journal.copy_to(path.with_name("copy.db"))
+    assert stored(path.with_name("copy.db")) == 1
     journal.close()
     journal, ledger = opened(path)
     assert [entry for _, entry in ledger.entries()] == [noted(0)]
