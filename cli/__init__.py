@@ -6,8 +6,8 @@ Rules of the folder:
 - Everything a person can cause ends in one sentence on stderr and a status: 2 for what our own operator can mend
   (a wrong option, a file, a full disk), 3 for what another party did, 130 after an interrupt. Commands say more with
   their own statuses. A traceback is a bug.
-- When a process ends, what it has imported is not searched for garbage: with torch that would take a third of all that
-  starting and ending it costs. Exit handlers run, and files are flushed and closed, as ever.
+- When a process ends, what it has imported is not searched for garbage: with torch that would take about a quarter of
+  all that starting and ending it costs. Exit handlers run, and files are flushed and closed, as ever.
 """
 
 import atexit

@@ -10,12 +10,10 @@ from ..crypto.errors import UnknownScheme, WrongHolders
 from ..crypto.sharing.base import Scheme, Seat
 from ..crypto.sharing.naming import scheme_digest
 from ..crypto.sharing.registry import names, scheme
-from ..protocol.charter import Mode, SchemeName
+from ..protocol.charter import ONE_WORKER, Mode, SchemeName
 from ..protocol.errors import CharterError
 
 _OWN = {mode.value: mode for mode in Mode if mode is not Mode.SHARED}
-_OF_ONE = frozenset({Mode.TRUSTED.value, Mode.MASKED.value, Mode.PLAIN.value})
-"""Modes whose scheme would count the model owner, too, in what it says of so many holders."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +46,8 @@ def trust(name: str, workers: int | None = None, threshold: int | None = None) -
         fewest = scheme(name, None, None)
         owners = fewest.seats.count(Seat.MODEL_OWNER)
         empty = 1 if Seat.SECURE_WORKER not in fewest.seats else 0
-        if workers not in (None, 1) and name in _OF_ONE:
+        # The scheme's own sentence would be about holders, and count the model owner.
+        if workers not in (None, 1) and _OWN.get(name) in ONE_WORKER:
             raise WrongHolders(f"mode {name} has one secure worker, not {workers}")
         holders = None if workers is None else workers + owners - empty
         made = scheme(name, holders, threshold)

@@ -25,6 +25,7 @@ from ..crypto.identity import Identity, verify
 from ..crypto.labels import Label
 from . import limits
 from .charter_rules import (
+    ONE_WORKER,
     Arithmetic,
     Charter,
     Deadlines,
@@ -40,6 +41,7 @@ from .checked import convert, fields, load_toml, party_label
 from .errors import CharterError
 
 __all__ = [
+    "ONE_WORKER",
     "Arithmetic",
     "Charter",
     "Deadlines",

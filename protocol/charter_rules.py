@@ -348,6 +348,10 @@ def _check_endpoint(line: str, role: Role, endpoint: str | None) -> None:
         raise CharterError(f"{line}: others must be able to connect to it; 0.0.0.0 belongs in a site file's [listen]")
 
 
+ONE_WORKER = frozenset({Mode.TRUSTED, Mode.MASKED, Mode.PLAIN})
+"""Modes that have exactly one secure worker."""
+
+
 def _check_roles(charter: Charter) -> None:
     rules = charter.rules
     count = {role: len(charter.with_role(role)) for role in Role}
@@ -356,7 +360,7 @@ def _check_roles(charter: Charter) -> None:
     workers = count[Role.SECURE_WORKER]
     if workers < 1:
         raise CharterError("parties: a charter has at least one secure worker, this one none")
-    if rules.mode in (Mode.TRUSTED, Mode.MASKED, Mode.PLAIN) and workers != 1:
+    if rules.mode in ONE_WORKER and workers != 1:
         raise CharterError(f"parties: mode {rules.mode.value} has exactly one secure worker, this charter {workers}")
     if rules.mode in (Mode.ADDITIVE, Mode.SHAMIR, Mode.SHARED) and workers < 2:
         raise CharterError(f"parties: mode {rules.mode.value} shares among at least two secure workers, here is one")

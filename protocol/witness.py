@@ -68,7 +68,7 @@ class Witness:
                 raise IllegalMessage(f"{type(message).__name__} without a checkpoint of its view ledger", party=peer)
             return None
         held, compared = self._held.get(peer), self._compared.get(peer)
-        if held is not None and held[0] == signed:
+        if held is not None and held[0] == signed and contradicts(compared, held[1]) is None:
             return None
         if type(message) in FIRST:
             said = decode_as(Checkpoint, signed.statement, party=peer)

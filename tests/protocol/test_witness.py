@@ -180,6 +180,17 @@ def test_a_first_that_contradicts_is_refused_and_both_signatures_are_kept_once(
     assert rows == (2,)
 
 
+def test_one_that_was_held_before_a_longer_first_is_shorter_too(kept: Any, grown: Any, first: Any) -> None:
+    """An old disk that was put back in the middle of a round shows what is held already."""
+    alice = kept.view("alice")
+    old, new = grown(3), grown(6)
+    alice.hold("third", old, SAYS)
+    alice.hold("third", new, first)
+    for message in (SAYS, first):
+        with pytest.raises(SplitView, match="of 3 entries, and has signed for 6"):
+            alice.hold("third", old, message)
+
+
 @pytest.mark.parametrize("message", ["first", "last"])
 def test_a_first_too_is_its_senders_own_and_of_this_charter(kept: Any, first: Any, message: str) -> None:
     world, alice = kept.world, kept.view("alice")
